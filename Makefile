@@ -1,0 +1,27 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both build .venv first if need be.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check clean
+
+$(STAMP): setup.cfg pyproject.toml requirements/development.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "lightning-gradwatch needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install -c requirements/development.txt -e ".[examples,report,development]"
+	@touch $@
+
+demo: $(STAMP) ## train the MLP example sick, then cured, and print both diagnoses
+	$(BIN)/python -m examples.demo
+
+test: $(STAMP) ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## what CI runs after the tests: lint, types, docs, examples
+	.ci/check
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,61 @@
+"""Reads the facts that choose a remedy from the model and its optimizers, once, at the start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from lightning_gradwatch.facts import ModelFacts
+from lightning_gradwatch.probe.host import Host
+from lightning_gradwatch.probe.parameters import clean_name
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm,
+)  # fmt: skip
+
+
+def read_facts(
+    module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], host: Host
+) -> ModelFacts:
+    """Look at a model before its first step; costs one pass over the weights and one transfer."""
+    activations: dict[str, list[str]] = {}
+    norms: list[str] = []
+    recurrent: dict[str, str] = {}
+    spreads: dict[str, tuple[int, torch.Tensor]] = {}
+    for raw, child in module.named_modules():
+        name = clean_name(raw)
+        if isinstance(child, _NORMS) or type(child).__name__.endswith("RMSNorm"):
+            norms.append(name)
+        elif isinstance(child, (nn.RNNBase, nn.RNNCellBase)):
+            recurrent[name] = _recurrent_kind(child)
+        elif type(child).__module__ == "torch.nn.modules.activation" and not isinstance(
+            child, (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax)
+        ):
+            activations.setdefault(type(child).__name__, []).append(name)
+        weight = getattr(child, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() >= 2 and 1 < weight.numel() < 2**31:
+            values = weight.detach()
+            spread = torch.abs(values).square().mean(dtype=torch.float32).sqrt()
+            spreads[name] = (weight[0].numel(), spread)
+    fetched = host.fetch([spread for _, spread in spreads.values()])
+    return ModelFacts(
+        activations={kind: tuple(names) for kind, names in activations.items()},
+        normalisations=tuple(norms),
+        recurrent=recurrent,
+        init_gain={
+            name: float(value[0]) * math.sqrt(fan_in)
+            for (name, (fan_in, _)), value in zip(spreads.items(), fetched, strict=True)
+        },
+        optimizers=tuple(type(o).__name__ for o in optimizers),
+        learning_rates=tuple(float(o.param_groups[0]["lr"]) for o in optimizers),
+        parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
+    )
+
+
+def _recurrent_kind(module: nn.Module) -> str:
+    kind = type(module).__name__
+    nonlinearity = getattr(module, "nonlinearity", None)
+    return f"{kind}({nonlinearity})" if nonlinearity else kind

@@ -1,0 +1,100 @@
+"""Hooks on the user's modules: always removable, inert in copies, and harmless when they fail.
+
+A hook that is a bound method or a closure would be deep-copied with everything it holds, or break
+`torch.save(model)`. Ours are small callables that turn into nothing when copied or pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+
+class _Inert:
+    """What a copied hook becomes."""
+
+    def __call__(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+class Hook:
+    """A callable for a module hook: passes the call on while enabled, returns what it returns.
+
+    Args:
+        call: What to do; given the hook's own arguments after `name`.
+        name: Dotted name of the module.
+        failed: Told of an exception, which never reaches the user's forward or backward.
+    """
+
+    def __init__(
+        self, call: Callable[..., Any], name: str, failed: Callable[[Exception], None]
+    ) -> None:
+        self.call: Callable[..., Any] | None = call
+        self.name = name
+        self.failed = failed
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.call is None:
+            return None
+        try:
+            return self.call(self.name, *args, **kwargs)
+        except Exception as error:
+            self.call = None
+            self.failed(error)
+            return None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Inert:
+        return _Inert()
+
+    def __reduce__(self) -> tuple[type[_Inert], tuple[()]]:
+        return (_Inert, ())
+
+
+class HookSet:
+    """Every hook of one purpose, with one way out."""
+
+    def __init__(self) -> None:
+        self._hooks: list[tuple[Hook, RemovableHandle]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    def add(self, hook: Hook, handle: RemovableHandle) -> None:
+        """Remember a hook that was registered."""
+        self._hooks.append((hook, handle))
+
+    def remove(self) -> None:
+        """Remove every hook; those that a running graph still holds do nothing from now on."""
+        for hook, handle in self._hooks:
+            hook.call = None
+            handle.remove()
+        self._hooks.clear()
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of this module run compiled code, in which hooks break the graph or are lost."""
+    return (
+        type(module).__name__ in ("OptimizedModule", "ScriptModule", "RecursiveScriptModule")
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or getattr(module, "_compiler_ctx", None) is not None
+    )
+
+
+def eager_modules(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return `(name, module)` of every module that no compiled module contains."""
+    found: list[tuple[str, nn.Module]] = []
+    seen: set[int] = set()
+
+    def walk(name: str, module: nn.Module) -> None:
+        if id(module) in seen or is_compiled(module):
+            return
+        seen.add(id(module))
+        found.append((name, module))
+        for child_name, child in module.named_children():
+            walk(f"{name}.{child_name}" if name else child_name, child)
+
+    walk("", root)
+    return found

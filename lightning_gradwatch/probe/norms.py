@@ -1,0 +1,192 @@
+"""Norms of many gradients at once, exact to about 1e-6 relative from 1e-38 to 3e38.
+
+Three things make the plain float32 norm wrong, and each has its answer here:
+
+* Squares leave the range of float32 below about 1e-19 and above 1e19. Such gradients are read
+  again after multiplication by a power of two (exact), and their band is remembered, so that a run
+  whose gradients vanish still costs one transfer a step.
+* Summation in float32 loses digits with size: 4e-3 relative for 50 million elements. Large
+  gradients are read in rows of 8,192 whose norms are combined in float64; this costs nothing.
+* A norm of Inf does not mean an infinite gradient. A gradient is called non-finite only when its
+  scaled-down norm is Inf too, or NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_gradwatch.probe.host import Host, widen
+from lightning_gradwatch.sample import Floats
+
+#: Gradients larger than this are read row by row.
+LARGE = 65_536
+ROW = 8_192
+
+#: Exponent of the power of two that brings a band into the middle of the range, by dtype.
+_SHIFT = {torch.float32: 100, torch.bfloat16: 100, torch.float64: 500}
+
+#: In the middle band an element below this may lose its square to underflow (per sqrt(element)).
+_FLOOR = {torch.float32: 1e-15, torch.bfloat16: 1e-15, torch.float64: 1e-145}
+
+
+class NormReader:
+    """Reads p-norms of gradients, remembering the band of magnitude that each one lives in.
+
+    Args:
+        host: The door through which numbers leave the device.
+        norm_type: p > 0, or `inf` for the maximum norm.
+    """
+
+    def __init__(self, host: Host, norm_type: float = 2.0) -> None:
+        self._host = host
+        self._p = float(norm_type)
+        self._bands: dict[int, int] = {}
+
+    def read(
+        self, grads: Sequence[Tensor], keys: Sequence[int], extra: Sequence[Tensor] = ()
+    ) -> tuple[Floats, list[Floats]]:
+        """Return the norm of each gradient, and `extra` in the same transfer.
+
+        Args:
+            grads: Gradients: dense or sparse, real or complex, any float dtype, any size.
+            keys: What to remember each one's band by.
+            extra: Further tensors to bring to the host on the way.
+
+        Returns:
+            Norms, shape (len(grads),), NaN or Inf where the gradient is not finite; and the
+            extras as flat float64 arrays.
+        """
+        values = [_values(g, self._p) for g in grads]
+        bands = [self._bands.get(key, 0) for key in keys]
+        parts = self._measure(values, bands)
+        order = [i for places, _ in parts for i in places]
+        fetched = self._host.fetch([*(vector for _, vector in parts), *extra])
+        norms = np.zeros(len(grads))
+        if order:
+            norms[order] = np.concatenate(fetched[: len(parts)])
+        self._settle(norms, values, bands)
+        for key, band in zip(keys, bands, strict=True):
+            if band or key in self._bands:
+                self._bands[key] = band
+        return norms, fetched[len(parts) :]
+
+    def _settle(self, norms: Floats, values: Sequence[Tensor], bands: list[int]) -> None:
+        """Scale norms back, and read again those that turned out to lie in another band."""
+        again = list(range(len(values)))
+        for _ in range(3):
+            moved = []
+            for i in again:
+                band = bands[i]
+                shift = _SHIFT.get(values[i].dtype, 0) * band
+                if shift:
+                    norms[i] = np.ldexp(norms[i], -shift)
+                bands[i] = self._band(norms[i], band, values[i])
+                if bands[i] != band:
+                    moved.append(i)
+            if not moved:
+                return
+            parts = self._measure([values[i] for i in moved], [bands[i] for i in moved])
+            fetched = self._host.fetch([vector for _, vector in parts])
+            for (places, _), vector in zip(parts, fetched, strict=True):
+                norms[[moved[j] for j in places]] = vector
+            again = moved
+        for i in again:
+            norms[i] = np.ldexp(norms[i], -_SHIFT.get(values[i].dtype, 0) * bands[i])
+
+    def _band(self, norm: float, band: int, values: Tensor) -> int:
+        """Say in which band this norm can be trusted: -1 huge, 0 middle, 1 tiny."""
+        shift = _SHIFT.get(values.dtype, 0)
+        if self._p not in (1.0, 2.0) or not shift or not values.numel() or np.isnan(norm):
+            return band  # other norms are scaled by their own maximum; half never leaves the range
+        floor = _FLOOR[values.dtype] * values.numel() ** 0.5
+        if np.isinf(norm):
+            return max(band - 1, -1)
+        if band == 0 and norm < floor:
+            return 1
+        if band == 1 and norm > floor * 2.0**16:
+            return 0
+        if band == -1 and norm < np.ldexp(floor, shift):
+            return 0
+        return band
+
+    def _measure(
+        self, values: Sequence[Tensor], bands: Sequence[int]
+    ) -> list[tuple[list[int], Tensor]]:
+        """Return vectors of norms on the device, each with the places its entries belong to."""
+        small: dict[tuple[torch.device, torch.dtype, int], list[int]] = {}
+        parts: list[tuple[list[int], Tensor]] = []
+        for i, (value, band) in enumerate(zip(values, bands, strict=True)):
+            if not value.numel():
+                continue
+            if value.numel() > LARGE or self._p not in (1.0, 2.0):
+                shift = _SHIFT.get(value.dtype, 0) * band
+                parts.append(([i], _norm_of_one(value * 2.0**shift if shift else value, self._p)))
+            else:
+                small.setdefault((value.device, value.dtype, band), []).append(i)
+        for (_, dtype, band), places in small.items():
+            group = [values[i] for i in places]
+            if band:
+                group = list(torch._foreach_mul(group, 2.0 ** (_SHIFT.get(dtype, 0) * band)))
+            parts.append((places, torch.stack(_norms_of_small(group, self._p, _sum_dtype(dtype)))))
+        return parts
+
+
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _norms_of_small(group: list[Tensor], p: float, dtype: torch.dtype) -> Sequence[Tensor]:
+    if group[0].dtype == dtype:
+        return torch._foreach_norm(group, p)
+    # `_foreach_norm(dtype=...)` is missing in older releases; the plain call is as fast on CPU.
+    return [torch.linalg.vector_norm(g, p, dtype=dtype) for g in group]
+
+
+def _norm_of_one(values: Tensor, p: float) -> Tensor:
+    """Norm of one gradient, as a one-element tensor: by rows for p of 1 and 2, else scaled."""
+    dtype = _sum_dtype(values.dtype)
+    flat = _flat(values)
+    if p in (1.0, 2.0):
+        return _norm_by_rows(flat, p, dtype)
+    low, high = torch.aminmax(flat)
+    top = widen(torch.maximum(low.abs(), high.abs()))
+    if p == float("inf"):
+        return top.reshape(1)
+    scale = torch.where((top > 0) & torch.isfinite(top), top, torch.ones_like(top))
+    return _norm_by_rows(widen(flat) / scale, p, torch.float64) * scale
+
+
+def _norm_by_rows(flat: Tensor, p: float, dtype: torch.dtype) -> Tensor:
+    rows = flat.numel() // ROW
+    norms = []
+    if rows:
+        table = flat[: rows * ROW].view(rows, ROW)
+        norms.append(torch.linalg.vector_norm(table, p, dim=1, dtype=dtype))
+    if flat.numel() > rows * ROW:
+        norms.append(torch.linalg.vector_norm(flat[rows * ROW :], p, dtype=dtype).reshape(1))
+    wide = widen(torch.cat(norms) if len(norms) > 1 else norms[0])
+    return torch.linalg.vector_norm(wide, p).reshape(1)
+
+
+def _flat(values: Tensor) -> Tensor:
+    """View dense memory as one dimension, whatever its order; copy only what is not dense."""
+    if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+        values = values.permute(0, 2, 3, 1)
+    return values.reshape(-1)
+
+
+def _values(grad: Tensor, p: float) -> Tensor:
+    """Return a real strided tensor with the same norm as `grad`."""
+    grad = grad.detach()
+    if grad.layout == torch.sparse_coo:
+        grad = grad.coalesce().values()
+    elif grad.layout != torch.strided:
+        grad = grad.values() if grad.layout == torch.sparse_csr else grad.to_dense()
+    if grad.is_complex():
+        # Real and imaginary parts as neighbours have the same 2-norm, and no other.
+        return torch.view_as_real(grad.resolve_conj()) if p == 2.0 else grad.abs()
+    return grad

@@ -1,0 +1,152 @@
+"""Which parameters are watched, under which names, and which of them an optimizer is about to move.
+
+Decided anew whenever something changed, never from `requires_grad` at the start: layers are frozen
+and unfrozen during a run, and manual optimization toggles the flag inside every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from lightning_gradwatch.layers import ROOT, Layout
+
+#: Wrappers that put their name between the user's names.
+_WRAPPERS = (
+    "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_forward_module.",
+)  # fmt: skip
+
+
+def clean_name(name: str) -> str:
+    """Return a dotted name as the user wrote it, without the names of wrappers."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def layer_of_parameter(name: str) -> str:
+    """Return the layer that a parameter belongs to: its owner, or the parametrised module."""
+    owner = name.rpartition(".")[0]
+    return owner.partition(".parametrizations.")[0].removesuffix(".parametrizations") or ROOT
+
+
+class ParameterMap:
+    """Names and columns of the parameters of one module.
+
+    Args:
+        module: The module that is trained.
+        include: Glob patterns over dotted names of layers or parameters; None: everything.
+        exclude: The same, to leave out.
+
+    Attributes:
+        layout: Names in order; rebuilt by `refresh` and `reorder`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+    ) -> None:
+        self._module = module
+        self._include = include
+        self._exclude = exclude
+        self._order: dict[str, int] = {}
+        self._known: set[int] = set()
+        self._cache: dict[int, tuple[tuple[int, ...], list[tuple[nn.Parameter, int]]]] = {}
+        self.layout = Layout((), (), (), (), (), ())
+        self.refresh()
+
+    def watches(self, parameter: str) -> bool:
+        """Whether `include` and `exclude` let this parameter through."""
+        names = (parameter, layer_of_parameter(parameter))
+
+        def matches(patterns: Sequence[str]) -> bool:
+            return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+        chosen = self._include is None or matches(self._include)
+        return chosen and not (self._exclude is not None and matches(self._exclude))
+
+    def refresh(self, also: Sequence[Tensor] = ()) -> None:
+        """Rebuild the layout from the parameters that are trainable now, or were at any time.
+
+        Args:
+            also: Parameters known to receive gradients, whatever `requires_grad` says just now.
+        """
+        self._known |= {id(p) for p in also}
+        kinds = {clean_name(n) or ROOT: type(m).__name__ for n, m in self._module.named_modules()}
+        rows: list[tuple[str, nn.Parameter]] = []
+        for name, parameter in self._module.named_parameters():
+            if is_lazy(parameter) or not (parameter.requires_grad or id(parameter) in self._known):
+                continue
+            self._known.add(id(parameter))
+            if self.watches(clean_name(name)):
+                rows.append((clean_name(name), parameter))
+        layers = dict.fromkeys(layer_of_parameter(name) for name, _ in rows)
+        ranked = self._ranked(list(layers))
+        place = {layer: i for i, layer in enumerate(ranked)}
+        rows.sort(key=lambda row: place[layer_of_parameter(row[0])])
+        self._columns = {id(parameter): i for i, (_, parameter) in enumerate(rows)}
+        self._cache.clear()
+        self.layout = Layout(
+            parameters=tuple(name for name, _ in rows),
+            layers=tuple(ranked),
+            layer_of=tuple(place[layer_of_parameter(name)] for name, _ in rows),
+            numel=tuple(parameter.numel() for _, parameter in rows),
+            ndim=tuple(parameter.dim() for _, parameter in rows),
+            kinds=tuple(_kind(kinds.get(layer, "")) for layer in ranked),
+        )
+
+    def _ranked(self, layers: list[str]) -> list[str]:
+        """Sort layers by execution; one that was not called itself stays behind its neighbour."""
+        rank, ranks = -1, {}
+        for layer in layers:
+            rank = self._order.get(layer, rank)
+            ranks[layer] = rank
+        return sorted(layers, key=ranks.__getitem__)
+
+    def reorder(self, executed: Sequence[str]) -> None:
+        """Order layers as executed: names of modules in the order in which they were called."""
+        self._order = {clean_name(name) or ROOT: i for i, name in reversed([*enumerate(executed)])}
+        self.refresh()
+
+    def of_optimizer(self, optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, int]]:
+        """Return the optimizer's parameters, each with its column (-1: not watched)."""
+        groups = optimizer.param_groups
+        sizes = tuple(len(group["params"]) for group in groups)
+        cached = self._cache.get(id(optimizer))
+        if cached is None or cached[0] != sizes:
+            found = [
+                (parameter, self._columns.get(id(parameter), -1))
+                for group in groups
+                for parameter in group["params"]
+            ]
+            cached = self._cache[id(optimizer)] = (sizes, found)
+        return cached[1]
+
+    def gradients(
+        self, optimizer: torch.optim.Optimizer | None
+    ) -> list[tuple[nn.Parameter, int, Tensor]]:
+        """Return `(parameter, column, gradient)` of everything this step is about to move."""
+        found = [(p, c, p.grad) for p, c in self._candidates(optimizer) if p.grad is not None]
+        unknown = [p for p, column, _ in found if column < 0 and id(p) not in self._known]
+        if unknown:
+            self.refresh(also=unknown)
+            found = [(p, c, p.grad) for p, c in self._candidates(optimizer) if p.grad is not None]
+        return found
+
+    def _candidates(
+        self, optimizer: torch.optim.Optimizer | None
+    ) -> list[tuple[nn.Parameter, int]]:
+        if optimizer is not None:
+            return self.of_optimizer(optimizer)
+        return [(p, self._columns.get(id(p), -1)) for p in self._module.parameters()]
+
+
+def _kind(name: str) -> str:
+    """Class name without the prefix that parametrisation puts before it."""
+    return name.removeprefix("Parametrized")

@@ -1,0 +1,101 @@
+"""What a step did to the weights, measured on sampled steps: norms before, change, descent.
+
+Needs the weights of before. Parameters of up to `EXACT` elements are copied whole, larger ones at
+that many evenly spaced places, so that the copy stays small beside one gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_gradwatch.sample import Floats, Update
+
+EXACT = 262_144
+
+
+class UpdateMeter:
+    """Copies weights before a step and compares after it."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[nn.Parameter, int, Tensor]] = []
+
+    def before(self, moving: Sequence[tuple[nn.Parameter, int, Tensor]]) -> None:
+        """Copy what the coming step will move: `(parameter, column, gradient)`, watched ones."""
+        self._before = [
+            (parameter, column, _places(parameter).clone())
+            for parameter, column, _ in moving
+            if column >= 0 and parameter.numel()
+        ]
+
+    def forget(self) -> None:
+        """Drop the copies: the step was not made."""
+        self._before = []
+
+    def after(self) -> tuple[list[int], Tensor | None]:
+        """Measure the change; return columns, and squares of shape (3, n) still on the device.
+
+        The rows are: squared weight norm, squared change norm, minus gradient times change.
+        """
+        columns: list[int] = []
+        rows: list[Tensor] = []
+        for parameter, column, old in self._before:
+            # float64: changes of 1e-25 have squares that float32 does not know.
+            before = old.to(torch.float64)
+            change = _places(parameter).to(torch.float64) - before
+            gradient = _gradient_places(parameter)
+            falls = -torch.dot(gradient, change) if gradient is not None else before.new_tensor(0.0)
+            share = parameter.numel() * (2 if parameter.is_complex() else 1) / before.numel()
+            rows.append(
+                torch.stack([before.dot(before), change.dot(change), falls]).mul_(share).cpu()
+                if parameter.device.type == "mps"
+                else torch.stack([before.dot(before), change.dot(change), falls]).mul_(share)
+            )
+            columns.append(column)
+        self._before = []
+        if not rows:
+            return columns, None
+        return columns, torch.stack([row.to(rows[0].device) for row in rows], dim=1)
+
+
+def assemble(
+    step: int, optimizer: int, width: int, columns: list[int], squares: Floats, factor: float
+) -> Update:
+    """Build the `Update` from fetched numbers.
+
+    Args:
+        step: Step that was made.
+        optimizer: Index of the optimizer that made it.
+        width: Number of parameters in the layout.
+        columns: Columns measured.
+        squares: What `UpdateMeter.after` returned, fetched, flat.
+        factor: Gradient norm before clipping over after it: descent is wanted before clipping.
+    """
+    weight, moved, descent = (np.full(width, np.nan) for _ in range(3))
+    table = squares.reshape(3, -1)
+    weight[columns], moved[columns] = np.sqrt(table[0]), np.sqrt(table[1])
+    descent[columns] = table[2] * factor
+    return Update(step, optimizer, weight, moved, descent)
+
+
+def _places(parameter: Tensor) -> Tensor:
+    """View the measured elements of a parameter as one real dimension."""
+    values = parameter.detach()
+    if values.is_complex():
+        values = torch.view_as_real(values)
+    flat = values.reshape(-1)
+    stride = -(-flat.numel() // EXACT)
+    # An odd stride does not fall on the same column of every row.
+    return flat if stride <= 1 else flat[:: stride | 1]
+
+
+def _gradient_places(parameter: nn.Parameter) -> Tensor | None:
+    grad = parameter.grad
+    if grad is None:
+        return None
+    if grad.layout != torch.strided:
+        grad = grad.detach().to_dense()
+    return _places(grad).to(torch.float64)

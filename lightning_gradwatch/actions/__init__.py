@@ -1,0 +1,23 @@
+"""Actions: what may change training. None is on by default; they run in the order of their list.
+
+Reading order: `training.py` (what can be done to a step), `protocol.py` (what an action is), then
+any of the actions.
+"""
+
+from lightning_gradwatch.actions.clipping import ClipGradNorm, ClipGradValue
+from lightning_gradwatch.actions.decay_lr import DecayLR
+from lightning_gradwatch.actions.protocol import Action, StatefulAction
+from lightning_gradwatch.actions.skip_step import SkipStep
+from lightning_gradwatch.actions.stop_training import StopTraining
+from lightning_gradwatch.actions.training import Training
+
+__all__ = [
+    "Action",
+    "ClipGradNorm",
+    "ClipGradValue",
+    "DecayLR",
+    "SkipStep",
+    "StatefulAction",
+    "StopTraining",
+    "Training",
+]

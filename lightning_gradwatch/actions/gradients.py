@@ -1,0 +1,102 @@
+"""Changes gradients in place: many at once, of any dtype, layout and magnitude."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradwatch.layers import combine_norms
+from lightning_gradwatch.probe.host import Host
+from lightning_gradwatch.probe.norms import NormReader
+
+#: float32 cannot hold a factor below its own range, though it may hold the product.
+_SMALLEST_FACTOR = 1e-30
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@torch.no_grad()
+def multiply(parameters: Sequence[nn.Parameter], factor: float) -> None:
+    """Multiply every gradient by `factor` > 0, which may lie outside the range of float32."""
+    factors = []
+    while factor < _SMALLEST_FACTOR:
+        factors.append(_SMALLEST_FACTOR)
+        factor /= _SMALLEST_FACTOR
+    factors.append(factor)
+    for group in _alike([_numbers(p) for p in parameters]):
+        # On the CPU a foreach kernel rounds the factor itself to half: 2e-3 off for bfloat16.
+        one_by_one = group[0].device.type == "cpu" and group[0].dtype in _HALF
+        for part in factors:
+            if one_by_one:
+                for tensor in group:
+                    tensor.mul_(part)
+            else:
+                torch._foreach_mul_(group, part)
+
+
+@torch.no_grad()
+def clamp(parameters: Sequence[nn.Parameter], value: float) -> None:
+    """Limit every element to [-value, value]; of complex ones the real and imaginary parts."""
+    for group in _alike([_real(_unique(p)) for p in parameters]):
+        torch._foreach_clamp_min_(group, -value)
+        torch._foreach_clamp_max_(group, value)
+
+
+@torch.no_grad()
+def largest(parameters: Sequence[nn.Parameter]) -> list[float]:
+    """Return the largest absolute element of each gradient, apart from NaN.
+
+    Real and imaginary parts of a complex gradient count as elements. An empty gradient has 0.
+    One transfer, and a second one for gradients that hold NaN.
+    """
+    numbers = [_real(_unique(p)) for p in parameters]
+    out = [0.0] * len(numbers)
+    todo = [i for i, values in enumerate(numbers) if values.numel()]
+    for _ in range(2):
+        tops = [torch.linalg.vector_norm(numbers[i], math.inf) for i in todo]
+        for i, top in zip(todo, Host().fetch(tops), strict=True):
+            out[i] = float(top[0])
+        todo = [i for i in todo if math.isnan(out[i])]
+        for i in todo:
+            numbers[i] = numbers[i].nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+    return out
+
+
+def norm_of(parameters: Sequence[nn.Parameter], norm_type: float) -> float:
+    """Return the p-norm over all gradients; NaN without any."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return math.nan
+    norms, _ = NormReader(Host(), norm_type).read(grads, range(len(grads)))
+    return combine_norms(norms, norm_type)
+
+
+def _numbers(parameter: nn.Parameter) -> Tensor:
+    """Return the tensor that holds a gradient's numbers, for operations that are linear."""
+    grad = parameter.grad
+    assert grad is not None  # the caller selected parameters that have one
+    grad = grad.detach()
+    if grad.is_sparse:
+        return grad._values()
+    return grad.to_local() if hasattr(grad, "to_local") else grad
+
+
+def _unique(parameter: nn.Parameter) -> Tensor:
+    """The same with repeated entries of a sparse gradient summed, for what is not linear."""
+    if parameter.grad is not None and parameter.grad.is_sparse:
+        parameter.grad = parameter.grad.coalesce()
+    return _numbers(parameter)
+
+
+def _real(values: Tensor) -> Tensor:
+    return torch.view_as_real(values) if values.is_complex() else values
+
+
+def _alike(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Group tensors as the foreach kernels want them: by device and dtype."""
+    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    yield from groups.values()

@@ -1,0 +1,75 @@
+"""Leaves out a step that would spoil the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_gradwatch.action_record import ActionRecord
+from lightning_gradwatch.actions.training import Training
+from lightning_gradwatch.actions.trigger import Trigger
+from lightning_gradwatch.errors import check_codes, check_int
+from lightning_gradwatch.finding import Finding
+
+
+class SkipStep:
+    """Leaves weights, moments, step counters and weight decay untouched for a step with a finding.
+
+    One NaN in a gradient turns every weight it reaches into NaN, and the moments of Adam with it,
+    for ever. Skipped, the run goes on with the next batch as if this one had not been drawn. The
+    learning rate schedule and `global_step` advance all the same, as they do under AMP.
+
+    Skipping for ever would hide a dead run: the `max_consecutive`-th skip in a row also ends
+    training, with the reason, and with the last good weights in place. Overflows under a gradient
+    scaler are the scaler's own business and are neither skipped nor counted.
+
+    Args:
+        on: Finding codes that skip the step.
+        max_consecutive: How many steps in a row (of one optimizer) may be skipped, >= 1, before
+            training is stopped.
+
+    Raises:
+        TypeError: `max_consecutive` is not an int.
+        ValueError: an unknown code, or `max_consecutive` below 1.
+
+    Example:
+        >>> SkipStep()
+        SkipStep(on=('nonfinite',), max_consecutive=10)
+    """
+
+    def __init__(self, on: Sequence[str] = ("nonfinite",), max_consecutive: int = 10) -> None:
+        self.on = check_codes("on", on)
+        self.max_consecutive = check_int("max_consecutive", max_consecutive, at_least=1)
+        self._trigger = Trigger(self.on)
+        self._in_a_row: dict[int, int] = {}
+
+    def apply(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
+        """Skip this step if one of the codes was found on any rank."""
+        why = self._trigger(findings, training)
+        optimizer = training.sample.optimizer
+        if why is None:
+            if not training.sample.amp_overflow:
+                self._in_a_row.pop(optimizer, None)
+            return None
+        before = training.global_norm
+        training.skip_step()
+        count = self._in_a_row[optimizer] = self._in_a_row.get(optimizer, 0) + 1
+        if count >= self.max_consecutive:
+            why = f"{why}; {count} steps skipped in a row (max_consecutive): training stops"
+            training.stop(f"SkipStep: {why}")
+        return ActionRecord(type(self).__name__, training.step, why, before, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the skips in a row, by index of the optimizer."""
+        return {"in_a_row": {str(index): n for index, n in self._in_a_row.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self._in_a_row = {int(index): int(n) for index, n in state_dict["in_a_row"].items()}
+
+    def reset(self) -> None:
+        """Forget the skips in a row."""
+        self._in_a_row.clear()
+
+    def __repr__(self) -> str:
+        return f"SkipStep(on={self.on}, max_consecutive={self.max_consecutive})"

@@ -1,0 +1,219 @@
+"""The only handle through which anything in this package changes training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_gradwatch.actions import gradients as change
+from lightning_gradwatch.actions.learning_rate import (
+    Change,
+    all_familiar,
+    learning_rates,
+    scale_learning_rates,
+)
+from lightning_gradwatch.probe.scaler import gradients_are_scaled
+from lightning_gradwatch.sample import Sample
+
+
+class Training:
+    """One optimizer step that is about to be made, and what may be done to it.
+
+    The engine builds one for every optimizer step, after the gradients are complete (accumulated,
+    reduced over ranks) and before the parameters are updated, and passes it to every action in
+    turn. An action therefore finds the gradients as the actions before it left them.
+
+    Args:
+        sample: The measurement of this step.
+        optimizer: The raw torch optimizer that is about to step; None in a loop that did not name
+            one: then there is no learning rate to lower.
+        gradients: Returns `(name, parameter)` for every parameter of this optimizer whose `.grad`
+            is not None, watched or not, in the same order on every rank.
+        schedulers: Returns the scheduler objects of the run, of any optimizer.
+        scaler: The gradient scaler (AMP), if any. Gradients that still carry its scale (fused
+            optimizers) are unscaled before they are changed for the first time.
+        stop: Ends training after this step, given the reason. Must be called on every rank.
+        agree: Reduces a decision over ranks with a logical OR. A collective: every rank must make
+            the same calls at every step.
+
+    Attributes:
+        sample: The measurement of this step.
+        optimizer: The optimizer that is about to step.
+        global_norm: Norm of all gradients as they are now, of the sample's `norm_type`; 0 after
+            the step was skipped.
+        touched: Whether the gradients are no longer those that the backward pass left.
+        skipped: Whether this step will change nothing.
+        stopped: Whether the end of training was asked for.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gradwatch.testing import make_sample
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> weight.grad = torch.tensor([3.0, 4.0])
+        >>> sgd = torch.optim.SGD([weight], lr=0.1)
+        >>> training = Training(make_sample(grad_norm=[5.0]), sgd, lambda: [("weight", weight)])
+        >>> training.clip_grad_norm(1.0)
+        Change(before=5.0, after=1.0)
+        >>> weight.grad
+        tensor([0.6000, 0.8000])
+    """
+
+    def __init__(
+        self,
+        sample: Sample,
+        optimizer: Optimizer | None,
+        gradients: Callable[[], Sequence[tuple[str, nn.Parameter]]],
+        *,
+        schedulers: Callable[[], Iterable[object]] = tuple,
+        scaler: Any = None,
+        stop: Callable[[str], None] = lambda reason: None,
+        agree: Callable[[bool], bool] = bool,
+    ) -> None:
+        self.sample = sample
+        self.optimizer = optimizer
+        self.global_norm = sample.global_norm
+        self.touched = False
+        self.skipped = False
+        self.stopped = False
+        self._gradients = gradients
+        self._schedulers = schedulers
+        self._scaler = scaler
+        self._stop = stop
+        self._agree = agree
+
+    @property
+    def step(self) -> int:
+        """Position of this step on the x axis of the loggers."""
+        return self.sample.step
+
+    def named_gradients(self) -> list[tuple[str, nn.Parameter]]:
+        """Return `(name, parameter)` for every parameter this step would move."""
+        return [] if self.skipped else list(self._gradients())
+
+    def clip_grad_norm(self, max_norm: float, norm_type: float = 2.0) -> Change | None:
+        """Scale all gradients together so that their norm is at most `max_norm`.
+
+        The factor is `max_norm / norm`, exactly. `torch.nn.utils.clip_grad_norm_` divides by
+        `norm + 1e-6`, which differs for norms that are not large against 1e-6. A norm of NaN or
+        Inf scales nothing: there is no direction left to keep.
+
+        Args:
+            max_norm: Largest norm allowed, > 0.
+            norm_type: p > 0, or `inf`. That of the sample needs no second look at the gradients.
+
+        Returns:
+            The norm before and after; None if nothing had to be done.
+        """
+        if self._untouchable:
+            return None
+        same = norm_type == self.sample.norm_type
+        norm = self.global_norm if same else self._measured(norm_type)
+        if not math.isfinite(norm) or norm <= max_norm:
+            return None
+        factor = max_norm / norm
+        change.multiply(self._unscaled(), factor)
+        self.global_norm = max_norm if same else self.global_norm * factor
+        return Change(norm, max_norm)
+
+    def clip_grad_value(self, value: float) -> Change | None:
+        """Limit every gradient element to [-value, value], as `clip_grad_value_` does.
+
+        Inf becomes `value`; NaN stays NaN. Real and imaginary parts are limited each for itself.
+
+        Returns:
+            The largest absolute element before and after, apart from NaN; None if nothing had to
+            be done.
+        """
+        # No element exceeds the p-norm, so a small norm (with room for its rounding) settles it.
+        if self._untouchable or self.global_norm <= value * (1 - 1e-5):
+            return None
+        parameters = [parameter for _, parameter in self._gradients()]
+        scale = self._loss_scale()
+        tops = [top / scale for top in change.largest(parameters)]
+        above = [p for p, top in zip(parameters, tops, strict=True) if top > value]
+        if not above:
+            return None
+        self._unscaled()
+        change.clamp(above, value)
+        self.global_norm = change.norm_of(parameters, self.sample.norm_type)
+        return Change(max(tops), value)
+
+    def scale_lr(self, factor: float, min_lr: float = 0.0) -> Change | None:
+        """Multiply the learning rates of this optimizer by `factor`, for this step and for good.
+
+        Everything that carries a learning rate is scaled, in the parameter groups and in the
+        schedulers of this optimizer, so that no scheduler of torch brings the old one back and a
+        checkpoint keeps the new one.
+
+        Args:
+            factor: 0 < factor < 1.
+            min_lr: No parameter group is lowered below this.
+
+        Returns:
+            The learning rate of the first parameter group that changed, before and after; None
+            if every group is at `min_lr` already.
+        """
+        if self.sample.amp_overflow or self.optimizer is None:
+            return None
+        return scale_learning_rates(self.optimizer, self._schedulers(), factor, min_lr)
+
+    def learning_rates(self) -> list[float]:
+        """Return the learning rate of every parameter group of this optimizer, as it is now."""
+        return [] if self.optimizer is None else learning_rates(self.optimizer)
+
+    def scaling_lr_is_exact(self) -> bool:
+        """Whether only schedulers of torch are at work, which `scale_lr` knows in and out."""
+        return self.optimizer is not None and all_familiar(self.optimizer, self._schedulers())
+
+    def skip_step(self) -> None:
+        """Make the coming update change nothing: no weight, moment, step counter or decay.
+
+        Gradients become None, never zero: with a zero gradient momentum, Adam and weight decay
+        still move the weights. Every rank must skip together (see `agree`).
+        """
+        # A scaler raises on a step for which it has never seen a gradient.
+        for parameter in self._unscaled():
+            parameter.grad = None
+        self.skipped = True
+        self.global_norm = 0.0
+
+    def stop(self, reason: str) -> None:
+        """End training cleanly after this step; every rank must call it (see `agree`)."""
+        self.stopped = True
+        self._stop(reason)
+
+    def agree(self, decision: bool) -> bool:
+        """Return True on every rank if `decision` is True on any.
+
+        A collective: an action calls it the same number of times at every step, whatever it saw.
+        """
+        return self._agree(decision)
+
+    @property
+    def _untouchable(self) -> bool:
+        """No gradients, or a scaler that found Inf: it will skip the step and lower its scale."""
+        return self.skipped or self.sample.amp_overflow
+
+    def _loss_scale(self) -> float:
+        """Factor that the gradients still carry."""
+        if self.optimizer is None or not gradients_are_scaled(self._scaler, self.optimizer):
+            return 1.0
+        return float(self._scaler.get_scale())
+
+    def _measured(self, norm_type: float) -> float:
+        parameters = [parameter for _, parameter in self._gradients()]
+        return change.norm_of(parameters, norm_type) / self._loss_scale()
+
+    def _unscaled(self) -> list[nn.Parameter]:
+        """Return the parameters whose gradients are about to be changed, without a loss scale."""
+        parameters = [parameter for _, parameter in self.named_gradients()]
+        if not parameters:
+            return []
+        if self.optimizer is not None and gradients_are_scaled(self._scaler, self.optimizer):
+            self._scaler.unscale_(self.optimizer)
+        self.touched = True
+        return parameters

@@ -6,7 +6,9 @@ nothing to measure (`has_grad` tells that from a gradient which is NaN).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +46,22 @@ class Update:
         """`update_norm / weight_norm`, shape (P,); Inf for a weight that was zero and moved."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return self.update_norm / self.weight_norm
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python types only, fit for a checkpoint."""
+        return {
+            "step": self.step,
+            "optimizer": self.optimizer,
+            "weight_norm": self.weight_norm.tolist(),
+            "update_norm": self.update_norm.tolist(),
+            "descent": self.descent.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Update:
+        """Rebuild what `to_dict` returned."""
+        norms = (np.asarray(data[n], np.float64) for n in ("weight_norm", "update_norm", "descent"))
+        return cls(int(data["step"]), int(data["optimizer"]), *norms)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class HookSet:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether calls of this module run compiled code, in which hooks break the graph or are lost."""
+    """Whether calls of this module run compiled code: hooks there break the graph or are lost."""
     return (
         type(module).__name__ in ("OptimizedModule", "ScriptModule", "RecursiveScriptModule")
         or getattr(module, "_compiled_call_impl", None) is not None

@@ -74,6 +74,23 @@ class NormReader:
                 self._bands[key] = band
         return norms, fetched[len(parts) :]
 
+    def global_norm(self, grads: Sequence[Tensor], keys: Sequence[int]) -> Tensor:
+        """Return the norm over all gradients, left on the device, shape (1,).
+
+        Trusts the bands of the latest `read`: meant for the same gradients after a clip.
+        """
+        values = [_values(g, self._p) for g in grads]
+        bands = [max(self._bands.get(key, 0), 0) for key in keys]
+        norms = []
+        for places, vector in self._measure(values, bands):
+            first = places[0]
+            shift = _SHIFT.get(values[first].dtype, 0) * bands[first]
+            norms.append((widen(vector) * 2.0**-shift).to(grads[0].device))
+        if not norms:
+            return torch.zeros(1)
+        total: Tensor = torch.linalg.vector_norm(torch.cat(norms), self._p)
+        return total.reshape(1)
+
     def _settle(self, norms: Floats, values: Sequence[Tensor], bands: list[int]) -> None:
         """Scale norms back, and read again those that turned out to lie in another band."""
         again = list(range(len(values)))
@@ -139,9 +156,9 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _norms_of_small(group: list[Tensor], p: float, dtype: torch.dtype) -> Sequence[Tensor]:
+def _norms_of_small(group: list[Tensor], p: float, dtype: torch.dtype) -> list[Tensor]:
     if group[0].dtype == dtype:
-        return torch._foreach_norm(group, p)
+        return list(torch._foreach_norm(group, p))
     # `_foreach_norm(dtype=...)` is missing in older releases; the plain call is as fast on CPU.
     return [torch.linalg.vector_norm(g, p, dtype=dtype) for g in group]
 
@@ -169,7 +186,8 @@ def _norm_by_rows(flat: Tensor, p: float, dtype: torch.dtype) -> Tensor:
     if flat.numel() > rows * ROW:
         norms.append(torch.linalg.vector_norm(flat[rows * ROW :], p, dtype=dtype).reshape(1))
     wide = widen(torch.cat(norms) if len(norms) > 1 else norms[0])
-    return torch.linalg.vector_norm(wide, p).reshape(1)
+    norm: Tensor = torch.linalg.vector_norm(wide, p)
+    return norm.reshape(1)
 
 
 def _flat(values: Tensor) -> Tensor:

@@ -139,6 +139,16 @@ class ParameterMap:
             found = [(p, c, p.grad) for p, c in self._candidates(optimizer) if p.grad is not None]
         return found
 
+    def named_gradients(
+        self, optimizer: torch.optim.Optimizer | None
+    ) -> list[tuple[str, nn.Parameter]]:
+        """Return `(name, parameter)` of everything this step would move, watched or not."""
+        return [
+            (self.layout.parameters[column] if column >= 0 else f"(unwatched {i})", parameter)
+            for i, (parameter, column) in enumerate(self._candidates(optimizer))
+            if parameter.grad is not None
+        ]
+
     def _candidates(
         self, optimizer: torch.optim.Optimizer | None
     ) -> list[tuple[nn.Parameter, int]]:

@@ -1,0 +1,298 @@
+"""`GradWatch`: translates the hooks of a Lightning Trainer into calls of the engine.
+
+The order in which Lightning calls what, and the traps in it, decide every line here; the short of
+it, for one optimizer step of automatic optimization:
+
+    on_train_batch_start
+      on_before_backward(loss)       the loss is divided by accumulate_grad_batches, times AMP's scale
+      on_before_optimizer_step(opt)  gradients are complete, nobody has clipped: read, judge, act
+      Trainer(gradient_clip_val), configure_gradient_clipping
+      the parameter update           our post hook on the optimizer sees the gradients it used
+    on_train_batch_end               all callbacks in order, ModelCheckpoint last
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from lightning_gradwatch.action_record import ActionRecord
+from lightning_gradwatch.engine import Engine
+from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.history import History
+from lightning_gradwatch.lightning_base import callback_base
+from lightning_gradwatch.lightning_trainer import TrainerView
+from lightning_gradwatch.parts import check_parts
+from lightning_gradwatch.probe.probe import StepContext
+from lightning_gradwatch.report import Report
+from lightning_gradwatch.settings import Settings
+
+if TYPE_CHECKING:
+    from lightning_gradwatch.actions import Action
+    from lightning_gradwatch.detectors import Detector
+    from lightning_gradwatch.reporters import Reporter
+
+    class Callback:
+        """Stands for the class that is only known at run time."""
+
+else:
+    Callback = callback_base()
+
+#: Instances that wait for their fit, so that two with equal arguments get different state keys.
+_WAITING: weakref.WeakSet[GradWatch] = weakref.WeakSet()
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _protected(method: Method) -> Method:
+    """Let no error of ours out of a hook: Lightning would end the run with it."""
+
+    @functools.wraps(method)
+    def hook(self: GradWatch, *args: Any, **kwargs: Any) -> Any:
+        return self._engine.guard.call("GradWatch", method, self, *args, default=None, **kwargs)
+
+    return hook  # type: ignore[return-value]  # same signature; None where the method failed
+
+
+class GradWatch(Callback):
+    """Watches every layer's gradient, says what is wrong and where, and can act on it.
+
+    Add it to the callbacks of a Trainer. With no `actions`, training is bit for bit what it would
+    be without.
+
+    Args:
+        every_n_steps: Record the gradient norm of every parameter each n-th optimizer step. With
+            actions, gradients are read at every step all the same, since an action must not miss
+            the step that matters.
+        flow_every_n_steps: On these steps, and on the first ten, look into the backward pass: the
+            time profile of recurrent layers, and how weights change. 0 hooks no module.
+        log_every_n_steps: How often to write to loggers; None: the Trainer's own interval.
+        norm_type: The p-norm recorded, > 0 or `"inf"`.
+        include: Glob patterns over dotted names of layers or parameters to watch; None: all.
+        exclude: The same, to leave out.
+        detectors: Objects with `update(sample)`; None: `default_detectors()`.
+        actions: Objects with `apply(findings, training)`. Empty: training is never touched.
+        reporters: Objects with the `Reporter` methods; None: `default_reporters()`, which are the
+            Trainer's loggers, the console and the recording.
+        record: True: write the recording below the log directory that a logger gives the run, else
+            nowhere; a path: there; False: nowhere.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: A value is out of range; the message shows the value and the choices.
+
+    Example:
+        >>> from pytorch_lightning import Trainer
+        >>> from lightning_gradwatch import GradWatch
+        >>> watch = GradWatch()
+        >>> trainer = Trainer(callbacks=[watch], logger=False, enable_checkpointing=False)
+        >>> watch.healthy  # nothing has been seen yet
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_steps: int = 1,
+        flow_every_n_steps: int = 50,
+        log_every_n_steps: int | None = None,
+        norm_type: float | str = 2.0,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        detectors: Sequence[Detector] | None = None,
+        actions: Sequence[Action] = (),
+        reporters: Sequence[Reporter] | None = None,
+        record: bool | str | PathLike[str] = True,
+    ) -> None:
+        super().__init__()
+        settings = Settings.check(
+            every_n_steps=every_n_steps,
+            flow_every_n_steps=flow_every_n_steps,
+            log_every_n_steps=log_every_n_steps,
+            norm_type=norm_type,
+            include=include,
+            exclude=exclude,
+            record=record,
+        )
+        self._engine = Engine(settings, *check_parts(detectors, actions, reporters))
+        self._restored = False
+        self._ordinal = self._next_ordinal()
+        _WAITING.add(self)
+
+    # ------------------------------------------------------------------ what was seen
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Findings merged over the run, in order of first step."""
+        return self._engine.diagnosis.findings
+
+    @property
+    def healthy(self) -> bool:
+        """True if there is no finding of severity WARNING or higher."""
+        return all(finding.severity < Severity.WARNING for finding in self.findings)
+
+    @property
+    def history(self) -> History:
+        """The recorded steps, bounded in memory."""
+        return self._engine.history
+
+    @property
+    def actions_taken(self) -> tuple[ActionRecord, ...]:
+        """What the actions did, oldest first; the latest 10,000."""
+        return tuple(self._engine.records)
+
+    def report(self) -> Report:
+        """Return the diagnosis of the run so far: `str()`, `.to_markdown()`, `.to_dict()`."""
+        return self._engine.report()
+
+    # ------------------------------------------------------------------ life
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Attach: everything exists now, and no tuner or sanity check comes in between."""
+        view = TrainerView(trainer, pl_module)
+        if not self._restored:
+            self._engine.reset()
+        self._restored = False
+        self._backward_seen = False
+        self._micro_batches = 0
+        self._last_step = -1
+        settings = self._engine.settings
+        self._engine.start(
+            pl_module,
+            view.optimizers,
+            view.run_info(settings, self._configuration()),
+            view.hands(),
+            reporting=trainer.is_global_zero,
+        )
+        self._log_every = view.log_every(settings)
+        view.warn_of_actions_without_effect(self._engine.actions)
+
+    @_protected
+    def _finish(self) -> None:
+        self._engine.stop()
+        _WAITING.discard(self)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Detach and report."""
+        self._finish()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Lightning calls nothing else after an exception or Ctrl-C: detach and report here."""
+        self._finish()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Make sure of it."""
+        self._finish()
+
+    # ------------------------------------------------------------------ one step
+
+    @_protected
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Hook modules for the coming step where that is due."""
+        self._batch_idx = batch_idx
+        self._engine.begin_batch()
+
+    @_protected
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
+        """Remember the loss, undoing Lightning's division for accumulation."""
+        self._backward_seen = True
+        self._micro_batches += 1
+        automatic = pl_module.automatic_optimization
+        self._engine.add_loss(loss, trainer.accumulate_grad_batches if automatic else 1.0)
+
+    @_protected
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Gradients are complete and nobody has clipped them: read, judge, act."""
+        if not self._engine.attached:
+            return
+        view = TrainerView(trainer, pl_module)
+        automatic = pl_module.automatic_optimization
+        if automatic:
+            # LBFGS comes here at every evaluation of its closure; SWA with BatchNorm and
+            # training_step -> None without any backward; DeepSpeed at every micro-batch.
+            if view.is_accumulating or not self._backward_seen:
+                return
+            if trainer.global_step == self._last_step:
+                return
+            self._last_step = trainer.global_step
+        seen, self._micro_batches = self._micro_batches, 0
+        self._backward_seen = False
+        self._engine.before_step(
+            StepContext(
+                step=view.step,
+                optimizer=optimizer,
+                index=self._engine.index_of(optimizer),
+                scaler=view.scaler,
+                accumulated=min(seen / trainer.accumulate_grad_batches, 1.0) if automatic else 1.0,
+                mean_loss=automatic,
+                batch_idx=self._batch_idx,
+                epoch=trainer.current_epoch,
+            ),
+            may_change=self._others_may_clip,
+        )
+
+    @_protected
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write to the loggers on the steps on which Lightning writes the user's metrics."""
+        view = TrainerView(trainer, pl_module)
+        if not view.is_accumulating and (view.step + 1) % self._log_every == 0:
+            self._engine.log()
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to decide as this one would: plain Python values."""
+        return self._engine.guard.call("saving the state", self._engine.state_dict, default={})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up where `state_dict` left off."""
+        self._engine.reset()
+        self._restored = self._engine.guard.call(
+            "restoring the state", self._engine.load_state_dict, state_dict, default=False
+        )
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Find our state under the key of an equally configured instance, if ours is not there."""
+        states = checkpoint.get("callbacks") or {}
+        if self.state_key not in states:
+            own = self._key()
+            for key, state in states.items():
+                if isinstance(key, str) and key.partition("#")[0] == own:
+                    self.load_state_dict(state)
+                    return
+
+    @property
+    def state_key(self) -> str:
+        """Key of the state in a checkpoint: the configuration, numbered if it is there twice."""
+        return f"{self._key()}#{self._ordinal}" if self._ordinal else self._key()
+
+    def _key(self) -> str:
+        config = self._configuration()
+        return f"GradWatch{ {k: v for k, v in config.items() if k != 'record'} }"
+
+    def _configuration(self) -> dict[str, Any]:
+        engine = self._engine
+        parts = {
+            "detectors": [type(part).__name__ for part in engine.detectors],
+            # A default repr holds an address, which a resumed process does not share.
+            "actions": [
+                type(part).__name__ if type(part).__repr__ is object.__repr__ else repr(part)
+                for part in engine.actions
+            ],
+        }
+        return engine.settings.to_dict() | parts
+
+    def _next_ordinal(self) -> int:
+        own = self._key()
+        taken = {other._ordinal for other in _WAITING if other._key() == own}
+        return next(i for i in range(len(taken) + 1) if i not in taken)

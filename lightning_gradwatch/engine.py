@@ -1,0 +1,395 @@
+"""The row: gradients -> sample -> history -> detectors -> diagnosis -> actions and reporters.
+
+Neutral: knows torch, not Lightning. `GradWatch` and `GradientWatcher` translate their loops into
+these calls, in this order for each optimizer step:
+
+    begin_batch ... add_loss ... before_step  (the optimizer steps)  after_step ... settle
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_gradwatch.action_record import ActionRecord
+from lightning_gradwatch.actions.training import Training
+from lightning_gradwatch.diagnosis import Diagnosis
+from lightning_gradwatch.facts import ModelFacts
+from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.guard import Guard
+from lightning_gradwatch.history import History
+from lightning_gradwatch.probe.facts import read_facts
+from lightning_gradwatch.probe.probe import Aftermath, Probe, StepContext
+from lightning_gradwatch.report import Report
+from lightning_gradwatch.reporters.protocol import RunInfo
+from lightning_gradwatch.sample import Sample, Update
+from lightning_gradwatch.settings import Settings
+
+#: Interventions remembered; older ones are dropped, their number is kept.
+MAX_RECORDS = 10_000
+
+
+def _nothing(reason: str) -> None:
+    """Stands where a bare loop gives no way to stop; a function so that it can be pickled."""
+
+
+@dataclass(frozen=True)
+class Hands:
+    """How an action reaches the loop; a bare loop needs none of them.
+
+    Attributes:
+        schedulers: Returns the learning rate schedulers in use.
+        stop: Ends training after the current step, given the reason.
+        agree: Whether any rank says yes; every rank calls it at the same places.
+    """
+
+    schedulers: Callable[[], Iterable[object]] = tuple
+    stop: Callable[[str], None] = _nothing
+    agree: Callable[[bool], bool] = bool
+
+
+class Engine:
+    """Watches the training of one module at a time.
+
+    Args:
+        settings: Checked arguments.
+        detectors: Objects with `update(sample)`.
+        actions: Objects with `apply(findings, training)`.
+        reporters: Objects with the `Reporter` methods.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        detectors: Sequence[Any],
+        actions: Sequence[Any],
+        reporters: Sequence[Any],
+    ) -> None:
+        self.settings = settings
+        self.detectors = tuple(detectors)
+        self.actions = tuple(actions)
+        self.reporters = tuple(reporters)
+        self.guard = Guard()
+        self.run = RunInfo()
+        self._probe: Probe | None = None
+        self._handles: list[RemovableHandle] = []
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._hands = Hands()
+        self._reporting = True
+        self.reset()
+
+    # ------------------------------------------------------------------ life
+
+    def reset(self) -> None:
+        """Forget the run: a new one begins."""
+        self.history = History(self.settings.norm_type)
+        self.diagnosis = Diagnosis(ModelFacts())
+        self.records: deque[ActionRecord] = deque(maxlen=MAX_RECORDS)
+        self._counts: dict[int, int] = {}
+        self._update_due: Aftermath | None = None
+        self._latest: dict[int, Sample] = {}
+        self._held: Sample | None = None
+        for part in (*self.detectors, *self.actions):
+            if hasattr(part, "reset"):
+                self.guard.call(part, part.reset, default=None)
+
+    @property
+    def attached(self) -> bool:
+        """Whether a module is being watched now."""
+        return self._probe is not None
+
+    def start(
+        self,
+        module: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        run: RunInfo,
+        hands: Hands,
+        reporting: bool = True,
+    ) -> None:
+        """Attach to a module and open the reporters.
+
+        Args:
+            module: The module that is trained.
+            optimizers: The raw optimizers, in the loop's order.
+            run: What the reporters are told.
+            hands: How actions reach the loop.
+            reporting: False on ranks other than zero.
+
+        Raises:
+            ValueError: `include` and `exclude` leave nothing of a module that has parameters.
+        """
+        self.stop()
+        self.run, self._hands, self._reporting = run, hands, reporting
+        self._optimizers = list(optimizers)
+        self._handles = [
+            optimizer.register_step_post_hook(self._stepped) for optimizer in optimizers
+        ]
+        probe = Probe(self.settings, lambda error: self.guard.disable("a module hook", error))
+        probe.attach(module)
+        self._probe = probe
+        facts = self.guard.call(
+            "reading the model's facts", read_facts, module, optimizers, probe.host,
+            default=ModelFacts(),
+        )  # fmt: skip
+        self.diagnosis.facts = facts
+        self._tell("start", run)
+        if not facts.parameters:
+            self._announce(self.diagnosis.observe([_nothing_to_watch()], 0))
+
+    def stop(self) -> None:
+        """Detach, finish the reporters, keep what was learnt. May be called at any time, twice."""
+        probe = self._probe
+        if probe is None:
+            return
+        self.guard.call("the last reading", self.settle, default=None)
+        self._probe = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._optimizers, self._hands = [], [], Hands()
+        self.guard.call("detaching", probe.detach, default=None)
+        if self._reporting and self.reporters:
+            report = self.guard.call("the report", self.report, default=None)
+            if report is not None:
+                self._tell("finish", report)
+
+    def report(self) -> Report:
+        """Return the report on the run so far."""
+        return Report.build(
+            self.history,
+            self.diagnosis.findings,
+            tuple(self.records),
+            config=self.run.config,
+            environment=self.run.environment,
+        )
+
+    # ------------------------------------------------------------------ one step
+
+    def begin_batch(self) -> None:
+        """A batch begins: hook the modules if its step is one that is looked into."""
+        probe = self._probe
+        if probe is None or not self.guard.works(probe):
+            return
+        indices = range(max(len(self._optimizers), 1))
+        if any(self.settings.samples_flow(self._counts.get(i, 0)) for i in indices):
+            self.guard.call(probe, probe.arm_flow, default=None)
+
+    def add_loss(self, loss: Tensor, factor: float = 1.0) -> None:
+        """A loss is about to be backpropagated; `factor` undoes what the loop divided it by."""
+        probe = self._probe
+        if probe is not None and self.guard.works(probe):
+            self.guard.call(probe, probe.add_loss, loss, factor, default=None)
+
+    def index_of(self, optimizer: torch.optim.Optimizer | None) -> int:
+        """Index of the optimizer, by identity."""
+        return next((i for i, o in enumerate(self._optimizers) if o is optimizer), 0)
+
+    def before_step(self, context: StepContext, may_change: bool = False) -> None:
+        """The optimizer is about to step: read, judge, act.
+
+        Args:
+            context: What the loop knows of the step.
+            may_change: Others may still change the gradients before they are used.
+        """
+        probe = self._probe
+        if probe is None:
+            return
+        count = self._counts.get(context.index, 0)
+        self._counts[context.index] = count + 1
+        recorded = count % self.settings.every_n_steps == 0
+        updates = self.settings.samples_update(count)
+        if not (recorded or updates or self.actions):
+            probe.drop_losses()
+            return
+        with torch.no_grad():
+            read = self.guard.call(probe, probe.read, context, default=None)
+            findings: list[Finding] = []
+            training: Training | None = None
+            if read is not None:
+                sample, aftermath = read
+                self._complete(aftermath)
+                sample = self._with_update(sample)
+                if recorded:
+                    self.guard.call(self.history, self.history.append, sample, default=None)
+                    self._held = sample
+                findings = self._detect(sample)
+                self._latest[sample.optimizer] = sample
+                training = self._act(context, sample, findings)
+            elif self.actions:
+                # A rank whose probe failed still takes part in decisions that ranks make together.
+                self._hands.agree(False)
+            if training is not None:
+                self.guard.call(
+                    probe,
+                    probe.watch_step,
+                    updates=updates,
+                    may_change=may_change,
+                    clipped_norm=math.nan if training.skipped else training.global_norm,
+                    default=None,
+                )
+
+    def _with_update(self, sample: Sample) -> Sample:
+        """Hand the latest measured update to the detectors, once."""
+        due, self._update_due = self._update_due, None
+        if due is None or due.update is None:
+            return sample
+        if len(due.update.weight_norm) != len(sample.layout.parameters):
+            return sample  # the layout has changed since: its columns mean something else
+        return replace(sample, update=due.update)
+
+    def _detect(self, sample: Sample) -> list[Finding]:
+        found: list[Finding] = []
+        for detector in self.detectors:
+            found += self.guard.call(
+                detector, lambda d=detector: list(d.update(sample)), default=[]
+            )  # fmt: skip
+        self._announce(
+            self.guard.call(
+                "the diagnosis", self.diagnosis.observe, found, sample.step, default=found
+            )
+        )
+        return found
+
+    def _act(self, context: StepContext, sample: Sample, findings: list[Finding]) -> Training:
+        probe = self._probe
+        assert probe is not None
+        training = Training(
+            sample,
+            context.optimizer,
+            lambda: probe.parameters.named_gradients(context.optimizer),
+            schedulers=self._hands.schedulers,
+            scaler=context.scaler,
+            stop=self._hands.stop,
+            agree=self._hands.agree,
+        )
+        for action in self.actions:
+            record = self.guard.call(action, action.apply, findings, training, default=None)
+            if record is not None:
+                self.records.append(record)
+                self._tell("action", record)
+        return training
+
+    def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Post hook of the optimizer: it really stepped (not so under an AMP overflow)."""
+        self.after_step()
+
+    def after_step(self) -> None:
+        """The step was made: measure what it did."""
+        probe = self._probe
+        if probe is not None and self.guard.works(probe):
+            with torch.no_grad():
+                self._complete(self.guard.call(probe, probe.after_step, default=None))
+
+    def settle(self) -> None:
+        """Complete the latest step now, even if that costs a transfer."""
+        probe = self._probe
+        if probe is not None and self.guard.works(probe):
+            self._complete(self.guard.call(probe, probe.flush, default=None))
+
+    def _complete(self, aftermath: Aftermath | None) -> None:
+        if aftermath is None:
+            return
+        if aftermath.update is not None:
+            self._update_due = aftermath
+        self.history.settle(
+            aftermath.step, aftermath.index, aftermath.clipped_norm, aftermath.update
+        )
+        held, self._held = self._held, None
+        if held is not None:
+            complete = replace(held, clipped_norm=aftermath.clipped_norm)
+            self._latest[complete.optimizer] = complete
+            self._tell("sample", complete)
+
+    def log(self) -> None:
+        """The step just made falls on the logging interval: one call for each optimizer."""
+        self.settle()
+        latest, self._latest = self._latest, {}
+        for sample in latest.values():
+            self._tell("log", sample)
+
+    # ------------------------------------------------------------------ telling
+
+    def _announce(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self._tell("finding", finding)
+
+    def _tell(self, event: str, value: object) -> None:
+        if not self._reporting:
+            return
+        for reporter in self.reporters:
+            method = getattr(reporter, event, None)
+            if method is not None:
+                self.guard.call(reporter, method, value, default=None)
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to decide as this one would: plain Python values."""
+        self.settle()
+        due = self._update_due.update if self._update_due is not None else None
+        return {
+            "counts": dict(self._counts),
+            "diagnosis": _plain(self.diagnosis.state_dict()),
+            "records": [record.to_dict() for record in self.records],
+            "update": None if due is None else due.to_dict(),
+            "detectors": [self._state(part) for part in self.detectors],
+            "actions": [self._state(part) for part in self.actions],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Take up where `state_dict` left off; parts that do not match start anew."""
+        self._counts = {int(k): int(v) for k, v in state["counts"].items()}
+        self.diagnosis.load_state_dict(state["diagnosis"])
+        self.records.clear()
+        self.records.extend(ActionRecord.from_dict(record) for record in state["records"])
+        if state["update"] is not None:
+            update = Update.from_dict(state["update"])
+            self._update_due = Aftermath(update.step, update.optimizer, update=update)
+        for parts, states in (
+            (self.detectors, state["detectors"]),
+            (self.actions, state["actions"]),
+        ):
+            for part, saved in zip(parts, states, strict=False):
+                if saved is not None and saved["class"] == type(part).__qualname__:
+                    self.guard.call(part, part.load_state_dict, saved["state"], default=None)
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are detached: what is being watched stays with the original."""
+        live = {"_probe": None, "_handles": [], "_optimizers": [], "_hands": Hands()}
+        return self.__dict__ | live | {"run": replace(self.run, loggers=()), "guard": Guard()}
+
+    def _state(self, part: Any) -> dict[str, Any] | None:
+        if not hasattr(part, "state_dict"):
+            return None
+        name = type(part).__qualname__
+        state = self.guard.call(
+            f"saving the state of {name}", lambda: _plain(part.state_dict()), default=None
+        )
+        return None if state is None else {"class": name, "state": state}
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` if JSON could hold it: anything else makes `weights_only` loading fail."""
+    json.dumps(value)
+    return value
+
+
+def _nothing_to_watch() -> Finding:
+    return Finding(
+        code="no_gradient",
+        severity=Severity.INFO,
+        layers=(),
+        first_step=0,
+        last_step=0,
+        summary="The model has no trainable parameter, so there is no gradient to watch.",
+        cause="Every parameter has requires_grad=False, or the module owns none.",
+        remedies=("Unfreeze a layer: module.requires_grad_(True).",),
+    )

@@ -1,0 +1,158 @@
+"""What we ask of a Lightning Trainer, private names of it included, in one place.
+
+Read afresh at every use: schedulers are swapped (SWA), accumulation changes by epoch
+(GradientAccumulationScheduler), optimizers gain groups (BackboneFinetuning).
+"""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_gradwatch.engine import Hands
+from lightning_gradwatch.errors import GradWatchWarning
+from lightning_gradwatch.reporters.protocol import RunInfo
+from lightning_gradwatch.settings import Settings
+from lightning_gradwatch.version import __version__
+
+
+class TrainerView:
+    """A Trainer and its module as the callback sees them; holds nothing else.
+
+    Args:
+        trainer: The `Trainer`.
+        module: The `LightningModule`.
+    """
+
+    def __init__(self, trainer: Any, module: Any) -> None:
+        self._trainer = trainer
+        self._module = module
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The raw optimizers."""
+        return list(self._trainer.optimizers)
+
+    @property
+    def step(self) -> int:
+        """The x axis on which Lightning's loggers put the user's metrics."""
+        return int(self._trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    @property
+    def is_accumulating(self) -> bool:
+        """Whether this micro-batch is not the last of its accumulation window."""
+        if not self._module.automatic_optimization:
+            return False
+        return bool(self._trainer.fit_loop._should_accumulate())
+
+    @property
+    def scaler(self) -> Any:
+        """The gradient scaler of the precision plugin, or None."""
+        return getattr(self._trainer.strategy.precision_plugin, "scaler", None)
+
+    @property
+    def others_may_clip(self) -> bool:
+        """Whether anyone may change gradients between our reading and the step."""
+        if self._trainer.gradient_clip_val:
+            return True
+        kind = type(self._module)
+        return any(
+            _is_users(getattr(kind, name, None))
+            for name in ("configure_gradient_clipping", "on_before_optimizer_step")
+        ) or any(
+            _is_users(getattr(type(callback), "on_before_optimizer_step", None))
+            for callback in self._trainer.callbacks
+        )
+
+    def log_every(self, settings: Settings) -> int:
+        """Interval of logging, in steps."""
+        return int(settings.log_every_n_steps or self._trainer.log_every_n_steps or 50)
+
+    def hands(self) -> Hands:
+        """How actions reach this Trainer."""
+        trainer = self._trainer
+
+        def stop(reason: str) -> None:
+            trainer.should_stop = True
+
+        def agree(decision: bool) -> bool:
+            return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
+
+        return Hands(
+            schedulers=lambda: [config.scheduler for config in trainer.lr_scheduler_configs],
+            stop=stop,
+            agree=agree,
+        )
+
+    def run_info(self, settings: Settings, config: Mapping[str, Any]) -> RunInfo:
+        """What reporters are told of the run."""
+        trainer = self._trainer
+        loggers = [] if trainer.fast_dev_run else list(trainer.loggers)
+        log_dir = _log_dir(loggers) if trainer.is_global_zero else None
+        recording: Path | None = None
+        if isinstance(settings.record, str):
+            recording = Path(settings.record)
+        elif settings.record and log_dir is not None:
+            recording = log_dir / "gradwatch"
+        return RunInfo(
+            log_dir=log_dir,
+            recording_dir=recording,
+            loggers=loggers,
+            log_every_n_steps=self.log_every(settings),
+            config=config,
+            environment={
+                "lightning_gradwatch": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "device": str(trainer.strategy.root_device),
+                "strategy": type(trainer.strategy).__name__,
+                "precision": str(trainer.precision),
+                "model": type(self._module).__name__,
+                "optimizers": ", ".join(type(o).__name__ for o in self.optimizers),
+            },
+            show_progress=trainer.progress_bar_callback is not None,
+        )
+
+    def warn_of_actions_without_effect(self, actions: Sequence[Any]) -> None:
+        """Say once which actions cannot do anything in this run."""
+        clip = self._trainer.gradient_clip_val
+        by_norm = str(self._trainer.gradient_clip_algorithm or "norm") in (
+            "norm",
+            "GradClipAlgorithmType.NORM",
+        )
+        for action in actions:
+            limit = getattr(action, "max_norm", None)
+            if by_norm and clip and isinstance(limit, float) and limit >= clip:
+                warnings.warn(
+                    f"GradWatch: {action!r} comes before Trainer(gradient_clip_val={clip}), which "
+                    "clips at least as tightly: the action changes nothing that is not changed "
+                    "again. Use one of the two.",
+                    GradWatchWarning,
+                    stacklevel=2,
+                )
+
+
+def _is_users(method: Any) -> bool:
+    """Whether a hook is overridden: Lightning's own, and ours, do not touch gradients."""
+    if method is None:
+        return False
+    home = getattr(method, "__module__", "") or ""
+    return not home.startswith(("pytorch_lightning.", "lightning.pytorch.", "lightning_gradwatch."))
+
+
+def _log_dir(loggers: Sequence[Any]) -> Path | None:
+    """Directory of the run that a logger gives; the first one that gives any."""
+    for logger in loggers:
+        place = getattr(logger, "log_dir", None)
+        if place is None and getattr(logger, "save_dir", None) is not None:
+            # W&B, MLflow and others share one directory among runs: name and version tell them.
+            parts = (logger.save_dir, logger.name, logger.version)
+            place = Path(*(str(part) for part in parts if part is not None))
+        if place is not None and "://" not in str(place):
+            return Path(place)
+    return None

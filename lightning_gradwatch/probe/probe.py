@@ -1,0 +1,283 @@
+"""The probe: turns the gradients of one optimizer step into a `Sample`, in one transfer.
+
+What a step leaves behind (the norm after someone clipped, the change of the weights) exists only
+after it. Those numbers wait on the device and come along with the next reading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_gradwatch.layers import combine_norms
+from lightning_gradwatch.probe import scaler as amp
+from lightning_gradwatch.probe.host import Host
+from lightning_gradwatch.probe.norms import NormReader
+from lightning_gradwatch.probe.order import ExecutionOrder
+from lightning_gradwatch.probe.parameters import ParameterMap
+from lightning_gradwatch.probe.recurrent import TimeProbe, profile
+from lightning_gradwatch.probe.updates import UpdateMeter, assemble
+from lightning_gradwatch.sample import Floats, Flow, Sample, Update
+from lightning_gradwatch.settings import Settings
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What the loop knows of the step that is about to be made.
+
+    Attributes:
+        step: Position on the loggers' x axis.
+        optimizer: The optimizer; None in a loop that gave none.
+        index: Its index.
+        scaler: The gradient scaler, if there is one.
+        accumulated: Micro-batches seen over micro-batches planned.
+        mean_loss: Losses of several backward passes are averaged (accumulation) and not summed.
+        batch_idx: Index of the batch.
+        epoch: Index of the epoch.
+    """
+
+    step: int
+    optimizer: torch.optim.Optimizer | None = None
+    index: int = 0
+    scaler: object = None
+    accumulated: float = 1.0
+    mean_loss: bool = False
+    batch_idx: int = 0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What became known of a step after it was made; `clipped_norm` NaN: it was not made."""
+
+    step: int
+    index: int
+    clipped_norm: float = math.nan
+    update: Update | None = None
+
+
+@dataclass
+class _Open:
+    """A step between its reading and its aftermath."""
+
+    context: StepContext
+    global_norm: float
+    moving: list[tuple[nn.Parameter, int, Tensor]]
+    scale: float
+    version: int = -1
+    clipped_norm: float = math.nan
+    columns: list[int] = field(default_factory=list)
+    measured: Tensor | None = None
+    squares: Tensor | None = None
+
+
+class Probe:
+    """Reads one module's gradients.
+
+    Args:
+        settings: What to read.
+        failed: Told of an exception inside a module hook.
+    """
+
+    def __init__(self, settings: Settings, failed: Callable[[Exception], None]) -> None:
+        self._settings = settings
+        self._failed = failed
+        self.host = Host()
+        self._norms = NormReader(self.host, settings.norm_type)
+        self._updates = UpdateMeter()
+        self._losses: list[tuple[Tensor, float]] = []
+        self._open: _Open | None = None
+
+    def attach(self, module: nn.Module) -> None:
+        """Learn the module's parameters and hook its layers until the first step.
+
+        Raises:
+            ValueError: `include` and `exclude` leave nothing of a module that has parameters.
+        """
+        self.parameters = ParameterMap(module, self._settings.include, self._settings.exclude)
+        if not self.parameters.layout.parameters and self._settings.include is not None:
+            names = [name for name, _ in module.named_parameters()]
+            raise ValueError(
+                f"include={list(self._settings.include)!r}, exclude={self._settings.exclude!r} "
+                f"match no trainable parameter. The model has {', '.join(names[:8]) or 'none'}"
+                f"{', ...' if len(names) > 8 else ''}"
+            )
+        self._order: ExecutionOrder | None = ExecutionOrder(module, self._failed)
+        self._time = TimeProbe(module, self._failed)
+
+    def detach(self) -> None:
+        """Remove every hook and let go of the user's tensors."""
+        if hasattr(self, "_time"):
+            self._time.disarm()
+            if self._order is not None:
+                self._order.finish()
+                self._order = None
+            del self.parameters, self._time
+        self._updates.forget()
+        self._losses.clear()
+        self._open = None
+
+    def arm_flow(self) -> None:
+        """Hook the modules for the coming step."""
+        self._time.arm()
+
+    def add_loss(self, loss: Tensor, factor: float) -> None:
+        """Remember a loss that is about to be backpropagated, times `factor`, on its device."""
+        self._losses.append((loss.detach().mean() if loss.numel() != 1 else loss.detach(), factor))
+
+    def drop_losses(self) -> None:
+        """Forget the losses of a step that is not read."""
+        self._losses.clear()
+
+    def read(self, context: StepContext) -> tuple[Sample, Aftermath | None]:
+        """Read the gradients as they are now; also return the aftermath still outstanding."""
+        if self._order is not None:
+            self.parameters.reorder(self._order.finish())
+            self._order = None
+        moving = self.parameters.gradients(context.optimizer)
+        grads = [grad for _, _, grad in moving]
+        squares = self._time.take()
+        scale_now = amp.scale_tensor(context.scaler)
+        lr = context.optimizer.param_groups[0]["lr"] if context.optimizer else math.nan
+        extra = [loss for loss, _ in self._losses]
+        extra += list(squares.values())
+        late = self._late_tensors()
+        extra += [t for t in (scale_now, lr if isinstance(lr, Tensor) else None) if t is not None]
+        raw, fetched = self._norms.read(grads, [id(p) for p, _, _ in moving], [*extra, *late])
+        taken = iter(fetched)
+        losses = [(float(next(taken)[0]), factor) for _, factor in self._losses]
+        by_time = {name: next(taken) for name in squares}
+        loss_scale = float(next(taken)[0]) if scale_now is not None else 1.0
+        rate = float(next(taken)[0]) if isinstance(lr, Tensor) else float(lr)
+        aftermath = self._close(list(taken))
+        self._losses.clear()
+
+        scaled = context.optimizer is not None and amp.gradients_are_scaled(
+            context.scaler, context.optimizer
+        )
+        scale = loss_scale if scaled else 1.0
+        norms = raw / scale
+        sample = self._sample(context, moving, norms)
+        loss = sum(value * factor for value, factor in losses) / loss_scale if losses else math.nan
+        sample = replace(
+            sample,
+            loss=loss / len(losses) if losses and context.mean_loss else loss,
+            lr=rate,
+            amp_overflow=amp.is_active(context.scaler) and not bool(np.isfinite(norms).all()),
+            flow=Flow(tuple(profile(n, s, loss_scale) for n, s in by_time.items()))
+            if by_time
+            else None,
+        )
+        self._open = _Open(context, sample.global_norm, moving, scale)
+        return sample, aftermath
+
+    def _sample(
+        self,
+        context: StepContext,
+        moving: Sequence[tuple[nn.Parameter, int, Tensor]],
+        norms: Floats,
+    ) -> Sample:
+        layout = self.parameters.layout
+        width = len(layout.parameters)
+        columns = np.fromiter((column for _, column, _ in moving), np.intp, len(moving))
+        watched = columns >= 0
+        has_grad = np.zeros(width, np.bool_)
+        has_grad[columns[watched]] = True
+        grad_norm = np.full(width, np.nan)
+        grad_norm[columns[watched]] = norms[watched]
+        by_layer = layout.reduce_layers(
+            np.where(has_grad, grad_norm, 0.0), self._settings.norm_type
+        )
+        if width:
+            by_layer[~np.maximum.reduceat(has_grad, layout.layer_starts)] = np.nan
+        return Sample(
+            step=context.step,
+            layout=layout,
+            grad_norm=grad_norm,
+            has_grad=has_grad,
+            layer_grad_norm=by_layer,
+            global_norm=combine_norms(norms, self._settings.norm_type) if moving else math.nan,
+            optimizer=context.index,
+            batch_idx=context.batch_idx,
+            epoch=context.epoch,
+            norm_type=self._settings.norm_type,
+            accumulated=context.accumulated,
+        )
+
+    def watch_step(self, *, updates: bool, may_change: bool, clipped_norm: float) -> None:
+        """Prepare for what the step will show.
+
+        Args:
+            updates: Measure how the weights change.
+            may_change: Others may still change the gradients before they are used.
+            clipped_norm: The norm as our own actions left it; NaN if they dropped the gradients.
+        """
+        step = self._open
+        if step is None:
+            return
+        step.clipped_norm = clipped_norm
+        if may_change and not math.isnan(clipped_norm):
+            step.version = _version(step.moving)
+        if updates:
+            self._updates.before(step.moving)
+
+    def after_step(self) -> Aftermath | None:
+        """Measure what the step did; return it if no number of it is on the device only."""
+        step = self._open
+        if step is None:
+            return None
+        step.columns, step.squares = self._updates.after()
+        if step.version >= 0 and step.version != _version(step.moving):
+            grads = [(p.grad, id(p)) for p, _, _ in step.moving if p.grad is not None]
+            step.measured = self._norms.global_norm([g for g, _ in grads], [k for _, k in grads])
+        # Gradients are not kept alive beyond the step that used them.
+        step.moving = []
+        if step.measured is None and step.squares is None:
+            return self._close([])
+        return None
+
+    def flush(self) -> Aftermath | None:
+        """Bring outstanding numbers to the host now; None if there are none."""
+        if self._open is None:
+            return None
+        return self._close(self.host.fetch(self._late_tensors()))
+
+    def _late_tensors(self) -> list[Tensor]:
+        if self._open is None:
+            return []
+        return [t for t in (self._open.measured, self._open.squares) if t is not None]
+
+    def _close(self, late: list[Floats]) -> Aftermath | None:
+        step, self._open = self._open, None
+        if step is None:
+            return None
+        if step.moving:  # no after_step: the optimizer was never really stepped (AMP overflow)
+            self._updates.forget()
+            return Aftermath(step.context.step, step.context.index)
+        clipped = step.clipped_norm
+        if step.measured is not None:
+            clipped = float(late.pop(0)[0])
+        update = None
+        if step.squares is not None:
+            shrunk = 0.0 < clipped < step.global_norm < math.inf
+            update = assemble(
+                step.context.step,
+                step.context.index,
+                len(self.parameters.layout.parameters),
+                step.columns,
+                late.pop(0),
+                step.global_norm / clipped if shrunk else 1.0,
+            )
+        return Aftermath(step.context.step, step.context.index, clipped, update)
+
+
+def _version(moving: Sequence[tuple[nn.Parameter, int, Tensor]]) -> int:
+    """Return a number that changes whenever any gradient is written to or replaced."""
+    return sum(
+        -1 if p.grad is None else p.grad._version + 31 * (p.grad is not g) for p, _, g in moving
+    )

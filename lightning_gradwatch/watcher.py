@@ -1,0 +1,209 @@
+"""`GradientWatcher`: the same engine for a training loop of your own."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lightning_gradwatch.action_record import ActionRecord
+from lightning_gradwatch.engine import Engine, Hands
+from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.history import History
+from lightning_gradwatch.parts import check_parts
+from lightning_gradwatch.probe.probe import StepContext
+from lightning_gradwatch.report import Report
+from lightning_gradwatch.reporters.protocol import RunInfo
+from lightning_gradwatch.settings import Settings
+from lightning_gradwatch.version import __version__
+
+if TYPE_CHECKING:
+    from lightning_gradwatch.actions import Action
+    from lightning_gradwatch.detectors import Detector
+    from lightning_gradwatch.reporters import Reporter
+
+
+class GradientWatcher:
+    """Watches the gradients of a bare PyTorch (or Fabric) loop; a context manager.
+
+    Call `step` between `backward()` and `optimizer.step()`, before you clip.
+
+    Args:
+        model: The module that is trained.
+        optimizer: Its optimizer, or several; None: gradients of all parameters are read, and what
+            a step changed is not.
+        scaler: The gradient scaler, if the loop has one. Call `step` after `scaler.unscale_`, or
+            without it: both are understood.
+        schedulers: Learning rate schedulers, so that `DecayLR` can make a decay last.
+        record: A directory to write the recording to; False: nowhere.
+        every_n_steps: As in `GradWatch`, like every argument from here on.
+        flow_every_n_steps: See `GradWatch`.
+        log_every_n_steps: See `GradWatch`; reporters are asked to log at this interval.
+        norm_type: See `GradWatch`.
+        include: See `GradWatch`.
+        exclude: See `GradWatch`.
+        detectors: See `GradWatch`.
+        actions: See `GradWatch`. After an action asked for it, `should_stop` is true.
+        reporters: See `GradWatch`.
+
+    Attributes:
+        should_stop: Reason for which an action asked for the end of training; empty: none did.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: A value is out of range.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with GradientWatcher(model, sgd, reporters=[]) as watcher:
+        ...     for _ in range(3):
+        ...         loss = model(torch.ones(4, 2)).square().mean()
+        ...         sgd.zero_grad()
+        ...         loss.backward()
+        ...         watcher.step(loss=loss)
+        ...         sgd.step()
+        >>> watcher.history.grad_norm.shape
+        (3, 2)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+        *,
+        scaler: Any = None,
+        schedulers: Sequence[object] = (),
+        record: bool | str | PathLike[str] = False,
+        every_n_steps: int = 1,
+        flow_every_n_steps: int = 50,
+        log_every_n_steps: int | None = None,
+        norm_type: float | str = 2.0,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        detectors: Sequence[Detector] | None = None,
+        actions: Sequence[Action] = (),
+        reporters: Sequence[Reporter] | None = None,
+    ) -> None:
+        settings = Settings.check(
+            every_n_steps=every_n_steps,
+            flow_every_n_steps=flow_every_n_steps,
+            log_every_n_steps=log_every_n_steps,
+            norm_type=norm_type,
+            include=include,
+            exclude=exclude,
+            record=record,
+        )
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        single = optimizer is None or isinstance(optimizer, torch.optim.Optimizer)
+        self._optimizers = ([] if optimizer is None else [optimizer]) if single else [*optimizer]  # type: ignore[list-item, misc]  # narrowed by `single`
+        self._model = model
+        self._scaler = scaler
+        self._schedulers = tuple(schedulers)
+        self._engine = Engine(settings, *check_parts(detectors, actions, reporters))
+        self._log_every = settings.log_every_n_steps or 50
+        self._step = 0
+        self.should_stop = ""
+
+    def __enter__(self) -> GradientWatcher:
+        settings = self._engine.settings
+        self._engine.start(
+            self._model,
+            self._optimizers,
+            RunInfo(
+                recording_dir=Path(settings.record) if isinstance(settings.record, str) else None,
+                log_every_n_steps=self._log_every,
+                config=settings.to_dict(),
+                environment={
+                    "lightning_gradwatch": __version__,
+                    "torch": torch.__version__,
+                    "python": platform.python_version(),
+                    "model": type(self._model).__name__,
+                    "optimizers": ", ".join(type(o).__name__ for o in self._optimizers),
+                },
+            ),
+            Hands(schedulers=lambda: self._schedulers, stop=self._stop),
+        )
+        self._engine.begin_batch()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._engine.stop()
+
+    def _stop(self, reason: str) -> None:
+        self.should_stop = reason
+
+    def step(
+        self,
+        loss: torch.Tensor | None = None,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Read the gradients that the optimizer is about to use, judge them, act on them.
+
+        Args:
+            loss: The loss they came from, one element; without it some findings are less certain.
+            optimizer: Which optimizer is about to step, if there are several.
+            step: Position on the x axis; default: the number of calls so far.
+
+        Raises:
+            RuntimeError: called outside the `with` block.
+        """
+        if not self._engine.attached:
+            raise RuntimeError("GradientWatcher.step() was called outside its `with` block")
+        if self._step and self._step % self._log_every == 0:
+            self._engine.log()
+        if loss is not None:
+            self._engine.add_loss(loss if self._scaler is None else self._scaler.scale(loss))
+        chosen = optimizer or (self._optimizers[0] if self._optimizers else None)
+        self._engine.before_step(
+            StepContext(
+                step=self._step if step is None else step,
+                optimizer=chosen,
+                index=self._engine.index_of(chosen),
+                scaler=self._scaler,
+                batch_idx=self._step,
+            ),
+            may_change=True,
+        )
+        if chosen is None:
+            self._engine.after_step()
+        self._step += 1
+        self._engine.begin_batch()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Findings merged over the run, in order of first step."""
+        return self._engine.diagnosis.findings
+
+    @property
+    def healthy(self) -> bool:
+        """True if there is no finding of severity WARNING or higher."""
+        return all(finding.severity < Severity.WARNING for finding in self.findings)
+
+    @property
+    def history(self) -> History:
+        """The recorded steps, bounded in memory."""
+        return self._engine.history
+
+    @property
+    def actions_taken(self) -> tuple[ActionRecord, ...]:
+        """What the actions did, oldest first; the latest 10,000."""
+        return tuple(self._engine.records)
+
+    def report(self) -> Report:
+        """Return the diagnosis of the run so far."""
+        return self._engine.report()

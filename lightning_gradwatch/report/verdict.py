@@ -1,0 +1,81 @@
+"""The run in a few words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.report.wording import count, number, places, when
+
+if TYPE_CHECKING:
+    from lightning_gradwatch.report.report import Report
+
+#: A finding's code as the name of an illness.
+TITLES = {
+    "nonfinite": "NaN or Inf",
+    "exploding": "exploding gradients",
+    "vanishing": "vanishing gradients",
+    "oscillating": "an oscillating loss",
+    "stalled": "stalled weights",
+    "dead_units": "dead units",
+    "saturated": "saturated activations",
+    "spike": "gradient spikes",
+    "no_gradient": "parameters without a gradient",
+}
+
+
+def title(finding: Finding) -> str:
+    """Return what a finding is called in a sentence; a code of the user's own is its own name."""
+    return TITLES.get(finding.code, finding.code)
+
+
+def verdict(report: Report) -> str:
+    """Return what is wrong in a few words, or `healthy`."""
+    if not report.steps and not report.findings:
+        return "no optimizer step recorded, so there is nothing to judge"
+    if not report.parameters and not report.findings:
+        return "no trainable parameter to watch"
+    problems = [f for f in report.findings if f.severity >= Severity.WARNING]
+    if not problems:
+        notes = len(report.findings)
+        return "healthy" + (f", with {count(notes, 'note')}" if notes else "")
+    names = list(dict.fromkeys(title(finding) for finding in problems))
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def scope(report: Report) -> str:
+    """Return how much was watched: `1,000 steps · 10 epochs · 20 parameters in 10 layers`."""
+    parts = [count(report.steps, "step")]
+    if report.epochs:
+        parts.append(count(report.epochs, "epoch"))
+    parts.append(f"{count(report.parameters, 'parameter')} in {count(report.layers, 'layer')}")
+    if report.first_loss == report.first_loss and report.steps > 1:
+        parts.append(f"loss {number(report.first_loss)} → {number(report.last_loss)}")
+    return " · ".join(parts)
+
+
+def where(finding: Finding, shown: int = 3) -> str:
+    """Return at which steps and in which layers."""
+    return f"{when(finding.first_step, finding.last_step, finding.count)} · " + places(
+        finding.layers, shown
+    )
+
+
+def headline(report: Report) -> str:
+    """Return one line for logs: the verdict, the worst finding, the first thing to try."""
+    steps = count(report.steps, "step")
+    if report.healthy:
+        return f"GradWatch: {report.verdict}" + (f" ({steps})" if report.steps else "")
+    worst = report.findings[0]
+    text = f"GradWatch: {report.verdict} ({worst.severity.name} at {where(worst, 1)})"
+    if worst.summary:
+        text += f": {one_line(worst.summary)}"
+    if worst.remedies:
+        text += f" Try: {one_line(worst.remedies[0])}"
+    return text
+
+
+def one_line(text: str) -> str:
+    """Return `text` without line breaks, ended as a sentence."""
+    flat = " ".join(text.split())
+    return flat if flat.endswith((".", "!", "?")) else flat + "."

@@ -106,10 +106,13 @@ def test_what_it_does_it_says(name: str) -> None:
 
 @EVERY
 def test_a_resumed_run_decides_as_an_uninterrupted_one(name: str) -> None:
-    def decisions(action: Any, start: int, end: int) -> list[tuple[str | None, bool, bool]]:
-        out = []
+    def begin() -> tuple[nn.Parameter, torch.optim.SGD]:
         weight = nn.Parameter(torch.ones(2))
-        sgd = torch.optim.SGD([weight], lr=0.1)
+        return weight, torch.optim.SGD([weight], lr=0.1)
+
+    def decisions(action: Any, run: Any, start: int, end: int) -> list[tuple[Any, bool, bool]]:
+        weight, sgd = run
+        out = []
         for step in range(start, end):
             weight.grad = torch.full((2,), 1e4)
             training = training_for(sgd, step=step)
@@ -117,13 +120,13 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(name: str) -> None:
             out.append((record and record.reason, training.skipped, training.stopped))
         return out
 
-    whole = decisions(MAKE[name](), 0, len(SICKNESS))
+    whole = decisions(MAKE[name](), begin(), 0, len(SICKNESS))
     for cut in range(len(SICKNESS)):
-        first, second = MAKE[name](), MAKE[name]()
-        begun = decisions(first, 0, cut)
+        first, second, run = MAKE[name](), MAKE[name](), begin()
+        begun = decisions(first, run, 0, cut)
         if isinstance(first, StatefulAction):
             second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-        assert begun + decisions(second, cut, len(SICKNESS)) == whole
+        assert begun + decisions(second, run, cut, len(SICKNESS)) == whole
 
 
 @EVERY

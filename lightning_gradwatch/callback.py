@@ -4,7 +4,7 @@ The order in which Lightning calls what, and the traps in it, decide every line 
 it, for one optimizer step of automatic optimization:
 
     on_train_batch_start
-      on_before_backward(loss)       the loss is divided by accumulate_grad_batches, times AMP's scale
+      on_before_backward(loss)       the loss is divided by accumulate_grad_batches, times the scale
       on_before_optimizer_step(opt)  gradients are complete, nobody has clipped: read, judge, act
       Trainer(gradient_clip_val), configure_gradient_clipping
       the parameter update           our post hook on the optimizer sees the gradients it used
@@ -155,14 +155,22 @@ class GradWatch(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach: everything exists now, and no tuner or sanity check comes in between."""
-        view = TrainerView(trainer, pl_module)
+        self._engine.guard.reset()
         if not self._restored:
             self._engine.reset()
         self._restored = False
         self._backward_seen = False
         self._micro_batches = 0
         self._last_step = -1
+        self._trial = bool(trainer.fast_dev_run)
+        self._open(trainer, pl_module)
+
+    @_protected
+    def _open(self, trainer: Any, pl_module: Any) -> None:
+        view = TrainerView(trainer, pl_module)
         settings = self._engine.settings
+        self._log_every = view.log_every(settings)
+        self._others_may_clip = view.others_may_clip
         self._engine.start(
             pl_module,
             view.optimizers,
@@ -170,12 +178,14 @@ class GradWatch(Callback):
             view.hands(),
             reporting=trainer.is_global_zero,
         )
-        self._log_every = view.log_every(settings)
         view.warn_of_actions_without_effect(self._engine.actions)
 
     @_protected
     def _finish(self) -> None:
+        was_attached = self._engine.attached
         self._engine.stop()
+        if was_attached and self._trial:
+            self._engine.reset()  # fast_dev_run leaves no trace
         _WAITING.discard(self)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -203,9 +213,11 @@ class GradWatch(Callback):
     @_protected
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
         """Remember the loss, undoing Lightning's division for accumulation."""
+        automatic = pl_module.automatic_optimization
+        if automatic and trainer.global_step == self._last_step:
+            return  # a further evaluation of LBFGS's closure within the same step
         self._backward_seen = True
         self._micro_batches += 1
-        automatic = pl_module.automatic_optimization
         self._engine.add_loss(loss, trainer.accumulate_grad_batches if automatic else 1.0)
 
     @_protected
@@ -216,11 +228,9 @@ class GradWatch(Callback):
         view = TrainerView(trainer, pl_module)
         automatic = pl_module.automatic_optimization
         if automatic:
-            # LBFGS comes here at every evaluation of its closure; SWA with BatchNorm and
-            # training_step -> None without any backward; DeepSpeed at every micro-batch.
+            # SWA with BatchNorm and training_step -> None come here without a backward, DeepSpeed
+            # at every micro-batch, LBFGS at every evaluation of its closure (see above).
             if view.is_accumulating or not self._backward_seen:
-                return
-            if trainer.global_step == self._last_step:
                 return
             self._last_step = trainer.global_step
         seen, self._micro_batches = self._micro_batches, 0

@@ -12,6 +12,10 @@ from collections.abc import Iterable
 from lightning_gradwatch.finding import CODES
 
 
+class ConfigurationError(ValueError):
+    """A mistake in the arguments that only the model could show: the one error a hook raises."""
+
+
 class GradWatchWarning(UserWarning):
     """Something of ours could not do its work; the user's run goes on."""
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lightning_gradwatch.errors import GradWatchWarning
+from lightning_gradwatch.errors import ConfigurationError, GradWatchWarning
 
 T = TypeVar("T")
 
@@ -29,6 +29,8 @@ class Guard:
             return default
         try:
             return method(*args, **kwargs)
+        except ConfigurationError:
+            raise
         except Exception as error:
             self.disable(part, error)
             return default

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_gradwatch.errors import ConfigurationError
 from lightning_gradwatch.layers import combine_norms
 from lightning_gradwatch.probe import scaler as amp
 from lightning_gradwatch.probe.host import Host
@@ -68,7 +69,7 @@ class _Open:
     context: StepContext
     global_norm: float
     moving: list[tuple[nn.Parameter, int, Tensor]]
-    scale: float
+    overflow: bool
     version: int = -1
     clipped_norm: float = math.nan
     columns: list[int] = field(default_factory=list)
@@ -97,12 +98,12 @@ class Probe:
         """Learn the module's parameters and hook its layers until the first step.
 
         Raises:
-            ValueError: `include` and `exclude` leave nothing of a module that has parameters.
+            ConfigurationError: `include` and `exclude` leave nothing of a module that has parameters.
         """
         self.parameters = ParameterMap(module, self._settings.include, self._settings.exclude)
         if not self.parameters.layout.parameters and self._settings.include is not None:
             names = [name for name, _ in module.named_parameters()]
-            raise ValueError(
+            raise ConfigurationError(
                 f"include={list(self._settings.include)!r}, exclude={self._settings.exclude!r} "
                 f"match no trainable parameter. The model has {', '.join(names[:8]) or 'none'}"
                 f"{', ...' if len(names) > 8 else ''}"
@@ -160,8 +161,7 @@ class Probe:
         scaled = context.optimizer is not None and amp.gradients_are_scaled(
             context.scaler, context.optimizer
         )
-        scale = loss_scale if scaled else 1.0
-        norms = raw / scale
+        norms = raw / (loss_scale if scaled else 1.0)
         sample = self._sample(context, moving, norms)
         loss = sum(value * factor for value, factor in losses) / loss_scale if losses else math.nan
         sample = replace(
@@ -173,7 +173,7 @@ class Probe:
             if by_time
             else None,
         )
-        self._open = _Open(context, sample.global_norm, moving, scale)
+        self._open = _Open(context, sample.global_norm, moving, sample.amp_overflow)
         return sample, aftermath
 
     def _sample(
@@ -218,7 +218,7 @@ class Probe:
             clipped_norm: The norm as our own actions left it; NaN if they dropped the gradients.
         """
         step = self._open
-        if step is None:
+        if step is None or step.overflow:  # a fused optimizer is called then, and does nothing
             return
         step.clipped_norm = clipped_norm
         if may_change and not math.isnan(clipped_norm):

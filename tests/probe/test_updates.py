@@ -1,0 +1,70 @@
+"""Weight norms, changes and descent against float64, small and sampled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_gradwatch.probe.updates import EXACT, UpdateMeter, assemble
+
+
+def measure(parameters: list[nn.Parameter], lr: float = 0.1):
+    meter = UpdateMeter()
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.randn_like(p)
+    before = [p.detach().clone() for p in parameters]
+    meter.before([(p, i, p.grad) for i, p in enumerate(parameters)])
+    torch.optim.SGD(parameters, lr).step()
+    columns, squares = meter.after()
+    return before, assemble(7, 0, len(parameters), columns, squares.numpy().ravel(), 1.0)
+
+
+def test_nan_weights_do_not_raise():
+    bad = nn.Parameter(torch.tensor([float("nan"), 1.0]))
+    _, update = measure([bad, nn.Parameter(torch.ones(3))])
+    assert np.isnan(update.weight_norm[0])
+    assert update.weight_norm[1] == pytest.approx(3**0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e12])
+def test_small_parameters_are_exact(scale):
+    parameters = [nn.Parameter(torch.randn(5, 4) * scale), nn.Parameter(torch.randn(7) * scale)]
+    for p in parameters:
+        p.grad = torch.randn_like(p) * scale
+    before, update = measure(parameters)
+    for i, (old, p) in enumerate(zip(before, parameters, strict=True)):
+        change = p.detach().double() - old.double()
+        assert update.weight_norm[i] == pytest.approx(float(old.double().norm()), rel=1e-6)
+        assert update.update_norm[i] == pytest.approx(float(change.norm()), rel=1e-6)
+        falls = -float((p.grad.double() * change).sum())
+        assert update.descent[i] == pytest.approx(falls, rel=1e-6)
+    assert update.step == 7
+
+
+def test_large_parameters_are_sampled_within_one_percent():
+    big = nn.Parameter(torch.randn(2048, 1024))
+    before, update = measure([big])
+    assert update.weight_norm[0] == pytest.approx(float(before[0].norm()), rel=1e-2)
+    assert update.update_ratio[0] == pytest.approx(
+        float((big - before[0]).norm() / before[0].norm()), rel=1e-2
+    )
+
+
+def test_copy_is_bounded():
+    meter = UpdateMeter()
+    big = nn.Parameter(torch.zeros(EXACT * 5 + 3))
+    big.grad = torch.zeros_like(big)
+    meter.before([(big, 0, big.grad)])
+    assert sum(copy.numel() for _, _, copy in meter._before) <= EXACT
+
+
+def test_complex_and_sparse_gradients():
+    wave = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+    table = nn.Embedding(6, 2, sparse=True)
+    table(torch.tensor([1, 1, 3])).sum().backward()
+    _, update = measure([wave, table.weight])
+    assert np.isfinite(update.descent).all()
+    assert update.descent[1] == pytest.approx(0.1 * (4 + 4 + 1 + 1), rel=1e-5)

@@ -159,7 +159,7 @@ class GradWatch(Callback):
         if not self._restored:
             self._engine.reset()
         self._restored = False
-        self._backward_seen = False
+        self._backward_seen = self._batch_has_backward = False
         self._micro_batches = 0
         self._last_step = -1
         self._trial = bool(trainer.fast_dev_run)
@@ -208,6 +208,7 @@ class GradWatch(Callback):
     ) -> None:
         """Hook modules for the coming step where that is due."""
         self._batch_idx = batch_idx
+        self._batch_has_backward = False
         self._engine.begin_batch()
 
     @_protected
@@ -216,7 +217,7 @@ class GradWatch(Callback):
         automatic = pl_module.automatic_optimization
         if automatic and trainer.global_step == self._last_step:
             return  # a further evaluation of LBFGS's closure within the same step
-        self._backward_seen = True
+        self._backward_seen = self._batch_has_backward = True
         self._micro_batches += 1
         self._engine.add_loss(loss, trainer.accumulate_grad_batches if automatic else 1.0)
 
@@ -231,6 +232,11 @@ class GradWatch(Callback):
             # SWA with BatchNorm and training_step -> None come here without a backward, DeepSpeed
             # at every micro-batch, LBFGS at every evaluation of its closure (see above).
             if view.is_accumulating or not self._backward_seen:
+                return
+            # With a scaler Lightning makes no step if the last micro-batch had no backward, and
+            # gradients unscaled now would stay so, marked as such, into the next window.
+            if view.scaler is not None and not self._batch_has_backward:
+                self._backward_seen, self._micro_batches = False, 0
                 return
             self._last_step = trainer.global_step
         seen, self._micro_batches = self._micro_batches, 0
@@ -294,11 +300,7 @@ class GradWatch(Callback):
         engine = self._engine
         parts = {
             "detectors": [type(part).__name__ for part in engine.detectors],
-            # A default repr holds an address, which a resumed process does not share.
-            "actions": [
-                type(part).__name__ if type(part).__repr__ is object.__repr__ else repr(part)
-                for part in engine.actions
-            ],
+            "actions": [_stable_repr(part) for part in engine.actions],
         }
         return engine.settings.to_dict() | parts
 
@@ -306,3 +308,9 @@ class GradWatch(Callback):
         own = self._key()
         taken = {other._ordinal for other in _WAITING if other._key() == own}
         return next(i for i in range(len(taken) + 1) if i not in taken)
+
+
+def _stable_repr(part: object) -> str:
+    """Return the repr, unless it is the default one: a resumed process shares no addresses."""
+    text = repr(part)
+    return type(part).__name__ if f"{id(part):x}" in text.lower() else text

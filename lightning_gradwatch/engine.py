@@ -363,7 +363,12 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are detached: what is being watched stays with the original."""
-        live = {"_probe": None, "_handles": [], "_optimizers": [], "_hands": Hands()}
+        live: dict[str, Any] = {
+            "_probe": None,
+            "_handles": [],
+            "_optimizers": [],
+            "_hands": Hands(),
+        }
         return self.__dict__ | live | {"run": replace(self.run, loggers=()), "guard": Guard()}
 
     def _state(self, part: Any) -> dict[str, Any] | None:

@@ -69,7 +69,7 @@ class History:
         self._optimizer = np.zeros(self._capacity, np.int64)
         self._scalars = {name: np.full(self._capacity, np.nan) for name in _SCALARS}
         self._grad = np.full((self._capacity, width), np.nan, np.float32)
-        self._has = np.zeros((self._capacity, width), np.bool_)
+        self._has: Bools = np.zeros((self._capacity, width), np.bool_)
         self._ratio = np.full((self._capacity, width), np.nan, np.float32)
         self._score = np.zeros(self._capacity)
         self._middle = np.full(width, np.nan)
@@ -201,12 +201,12 @@ class History:
     @property
     def steps(self) -> npt.NDArray[np.int64]:
         """Steps, shape (T,)."""
-        return self._steps[: self._rows].copy()
+        return np.array(self._steps[: self._rows])
 
     @property
     def optimizer(self) -> npt.NDArray[np.int64]:
         """Index of the optimizer of each row, shape (T,)."""
-        return self._optimizer[: self._rows].copy()
+        return np.array(self._optimizer[: self._rows])
 
     @property
     def grad_norm(self) -> Floats:
@@ -216,7 +216,7 @@ class History:
     @property
     def has_grad(self) -> Bools:
         """Whether the parameter had a gradient of this row's optimizer, shape (T, P)."""
-        return self._has[: self._rows].copy()
+        return np.array(self._has[: self._rows])
 
     @property
     def layer_grad_norm(self) -> Floats:
@@ -241,22 +241,22 @@ class History:
     @property
     def global_norm(self) -> Floats:
         """Norm over all gradients of the row's optimizer, before clipping, shape (T,)."""
-        return self._scalars["global_norm"][: self._rows].copy()
+        return np.array(self._scalars["global_norm"][: self._rows])
 
     @property
     def clipped_norm(self) -> Floats:
         """The norm the optimizer really used, shape (T,)."""
-        return self._scalars["clipped_norm"][: self._rows].copy()
+        return np.array(self._scalars["clipped_norm"][: self._rows])
 
     @property
     def loss(self) -> Floats:
         """Loss, shape (T,); NaN where unknown."""
-        return self._scalars["loss"][: self._rows].copy()
+        return np.array(self._scalars["loss"][: self._rows])
 
     @property
     def lr(self) -> Floats:
         """Learning rate of the optimizer's first parameter group, shape (T,)."""
-        return self._scalars["lr"][: self._rows].copy()
+        return np.array(self._scalars["lr"][: self._rows])
 
     @property
     def update_ratio(self) -> Floats:

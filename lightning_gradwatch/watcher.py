@@ -102,8 +102,8 @@ class GradientWatcher:
         )
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        single = optimizer is None or isinstance(optimizer, torch.optim.Optimizer)
-        self._optimizers = ([] if optimizer is None else [optimizer]) if single else [*optimizer]  # type: ignore[list-item, misc]  # narrowed by `single`
+        given = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else optimizer or ()
+        self._optimizers: list[torch.optim.Optimizer] = list(given)
         self._model = model
         self._scaler = scaler
         self._schedulers = tuple(schedulers)

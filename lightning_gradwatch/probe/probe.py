@@ -98,7 +98,7 @@ class Probe:
         """Learn the module's parameters and hook its layers until the first step.
 
         Raises:
-            ConfigurationError: `include` and `exclude` leave nothing of a module that has parameters.
+            ConfigurationError: `include` and `exclude` match none of the parameters.
         """
         self.parameters = ParameterMap(module, self._settings.include, self._settings.exclude)
         if not self.parameters.layout.parameters and self._settings.include is not None:

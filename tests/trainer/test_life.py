@@ -233,8 +233,8 @@ class Raises:
 
 def test_our_bugs_never_end_a_run():
     good = GradWatch(reporters=[])
+    watch = GradWatch(detectors=[Raises()], actions=[Raises()], reporters=[Raises()])
     with pytest.warns(UserWarning, match="Raises failed with Bad") as caught:
-        watch = GradWatch(detectors=[Raises()], actions=[Raises()], reporters=[Raises()])
         fit(regression(), watch, good)
     ours = [str(w.message) for w in caught if "GradWatch" in str(w.message)]
     assert len(ours) == 3

@@ -21,7 +21,7 @@ def assert_equals_truth(watch: GradWatch, truth: list[dict[str, float]], rel: fl
     history = watch.history
     assert len(history) == len(truth) > 0
     for t, expected in enumerate(truth):
-        got = {n: v for n, v in zip(history.parameters, history.grad_norm[t], strict=True)}
+        got = dict(zip(history.parameters, history.grad_norm[t], strict=True))
         has = dict(zip(history.parameters, history.has_grad[t], strict=True))
         assert {n for n, h in has.items() if h} == set(expected)
         for name, value in expected.items():

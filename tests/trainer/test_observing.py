@@ -25,7 +25,9 @@ class Recurrent(nn.Module):
 
 
 NETS = {
-    "dropout": lambda: nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.ReLU(), nn.Linear(16, 1)),
+    "dropout": lambda: nn.Sequential(
+        nn.Linear(8, 16), nn.Dropout(0.5), nn.ReLU(), nn.Linear(16, 1)
+    ),
     "batch_norm": lambda: nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 1)),
     "recurrent": Recurrent,
 }
@@ -48,7 +50,9 @@ def trained(watched: bool, net: str, tmp_path: Any, **trainer: Any) -> tuple[Any
 
 
 @pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("trainer", [{}, {"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.1}])
+@pytest.mark.parametrize(
+    "trainer", [{}, {"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.1}]
+)
 def test_run_is_bit_identical_to_one_without(net, trainer, tmp_path):
     with_watch = trained(True, net, tmp_path, **trainer)
     without = trained(False, net, tmp_path, **trainer)

@@ -103,6 +103,13 @@ class OwnClipping(Net):
         self.clip_gradients(optimizer, gradient_clip_val=0.2, gradient_clip_algorithm="norm")
 
 
+class Picky(Net):
+    """Returns None for the last micro-batch of an accumulation window."""
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> Any:
+        return None if batch_idx == 3 else super().training_step(batch, batch_idx)
+
+
 class TwoOptimizers(Net):
     """Manual optimization: two networks, each with an optimizer of its own."""
 
@@ -307,6 +314,21 @@ def test_clipping_under_a_scaler(tmp_path: Path, fused: bool, accumulate: int) -
     assert spy.used == pytest.approx([0.1] * (8 // accumulate), rel=1e-4)
     assert set(spy.scales) == {1024.0}
     assert all(r.before < 50 for r in watch.actions_taken)  # without the scale of 1024
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_lightning_does_not_make_is_not_acted_on(tmp_path: Path, fused: bool) -> None:
+    """With a scaler and None from training_step: unscaling would break the next window."""
+    spy, watch, _, _ = fit(
+        tmp_path,
+        [ClipGradNorm(0.1)],
+        kind=Picky,
+        make=adam(fused),
+        plugins=[scaler()],
+        accumulate_grad_batches=2,
+    )
+    assert [r.step for r in watch.actions_taken] == [0, 2, 3]
+    assert spy.used == pytest.approx([0.1] * 3, rel=1e-4)
 
 
 def test_each_of_two_optimizers_is_clipped_by_itself(tmp_path: Path) -> None:

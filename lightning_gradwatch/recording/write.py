@@ -134,10 +134,12 @@ class RecordingWriter:
         Raises:
             OSError: The disk is full, or the folder has gone.
         """
-        if sample.layout is not self._layout and sample.layout != self._layout:
+        changed = sample.layout is not self._layout and sample.layout != self._layout
+        # The update was made by an earlier step, whose layout may have had other columns.
+        foreign = changed and self._layout is not None
+        if changed:
             self._open(sample)
-        elif sample.update is not None:
-            # After a change of layout the update's columns would mean other parameters.
+        if sample.update is not None and not foreign:
             self._add_update(sample.update)
         steps = self._steps
         if steps is None:  # pragma: no cover - `_open` has made it

@@ -65,12 +65,19 @@ def finding_markdown(finding: Finding) -> Iterator[str]:
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield "| " + " | ".join(heading.replace("‖", "\\|") for heading in table.headings) + " |"
-    yield "|---|--:|--:|--:|--:|--:|---|---|"
-    for row in table.rows:
-        trend = f"`{row.trend}`" if row.trend.strip() else ""
-        status = f"**{escape(row.block.status)}**" if row.block.sick else escape(row.block.status)
-        yield "| " + " | ".join([escape(row.name), *row.numbers, trend, status]) + " |"
+    yield "| " + " | ".join(escape(column.heading) for column in table.columns) + " |"
+    rules = ("--:" if column.kind == "number" else "---" for column in table.columns)
+    yield "| " + " | ".join(rules) + " |"
+    for row, block in enumerate(table.blocks):
+        texts = []
+        for column in table.columns:
+            text = escape(column.cells[row])
+            if column.kind == "trend":
+                text = f"`{column.cells[row]}`" if column.cells[row].strip() else ""
+            elif column.kind == "status" and block.sick:
+                text = f"**{text}**"
+            texts.append(text)
+        yield "| " + " | ".join(texts) + " |"
     if table.left_out:
         yield ""
         yield f"{table.note()}."

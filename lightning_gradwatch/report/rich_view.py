@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.panel import Panel
 from rich.table import Table as Grid
 from rich.text import Text
 
 from lightning_gradwatch.finding import Finding, Severity
 from lightning_gradwatch.report.grouping import ROWS
-from lightning_gradwatch.report.table import Row, Table, make_table
+from lightning_gradwatch.report.table import GAP, Column, Table, make_table
 from lightning_gradwatch.report.verdict import one_line, scope, title, where
 from lightning_gradwatch.report.wording import ascii_only
 
@@ -66,10 +66,13 @@ class RichReport:
         if report.blocks:
             table = make_table(report.blocks, width=width - 2, rows=self._rows, ascii_only=plain)
             faint = [table.note()] * bool(table.left_out) + faint
+            yield Text()
             yield _table(table, plain)
+        if any((*faint, *report.problems, self._footer)):
+            yield Text()
         faint += [*report.problems, self._footer]
         for line in filter(None, faint):
-            yield _text(f" {line}", plain, FAINT)
+            yield _text(line, plain, FAINT)
 
 
 def _text(content: str, plain: bool, style: str = "") -> Text:
@@ -89,6 +92,7 @@ def _panel(report: Report, width: int, plain: bool) -> Panel:
         mark = "✓" if watched else "–"
         lines.add_row(_text(mark, plain, colour), _text(report.verdict, plain, "bold"))
     for finding in report.findings:
+        lines.add_row()
         for row in _finding(finding, plain):
             lines.add_row(*row)
     body = Grid.grid()
@@ -104,55 +108,54 @@ def _panel(report: Report, width: int, plain: bool) -> Panel:
     )
 
 
-def _finding(finding: Finding, plain: bool) -> Iterator[tuple[Text, Text]]:
+def _finding(finding: Finding, plain: bool) -> Iterator[tuple[Text, RenderableType]]:
     """Yield the lines of a finding, each with the mark at its left."""
     colour = style_of(finding.code, finding.severity)
-    yield (
-        _text("●", plain, colour),
-        Text.assemble(
-            _text(title(finding), plain, "bold"), _text(f" · {where(finding)}", plain, FAINT)
-        ),
+    head = Text.assemble(
+        _text(title(finding), plain, "bold"),
+        _text(f" · {finding.severity.name} · {where(finding)}", plain, FAINT),
     )
+    yield _text("●", plain, colour), head
     if finding.summary:
         yield Text(), _text(one_line(finding.summary), plain)
-    if finding.severity >= Severity.WARNING:
-        if finding.cause:
-            yield Text(), _text(one_line(finding.cause), plain, FAINT)
-        for remedy in finding.remedies[:REMEDIES]:
-            yield _text("→" if not plain else ">", plain, GOOD), _text(one_line(remedy), plain)
+    if finding.severity < Severity.WARNING:
+        return
+    if finding.cause:
+        yield Text(), _text(one_line(finding.cause), plain, FAINT)
+    for remedy in finding.remedies[:REMEDIES]:
+        line = Grid.grid(padding=(0, 1))
+        line.add_column()
+        line.add_column(overflow="fold")
+        line.add_row(_text(">" if plain else "→", plain, GOOD), _text(one_line(remedy), plain))
+        yield Text(), line
 
 
 def _table(table: Table, plain: bool) -> Grid:
     grid = Grid(
         box=box.ASCII2 if plain else box.SIMPLE_HEAD,
-        padding=(0, 1),
+        padding=(0, GAP - 1, 0, 0),
         border_style=FAINT,
-        pad_edge=False,
         header_style="bold",
+        pad_edge=False,
+        show_edge=False,
     )
-    drawn = [i for i, width in enumerate(table.widths()) if width]
-    for i in drawn:
-        grid.add_column(table.headings[i], justify="right" if 1 <= i <= 5 else "left", no_wrap=True)
-    for row in table.rows:
-        colour = style_of(row.block.code, row.block.severity)
-        cells = (
-            _text(row.name, plain),
-            *(_number(value) for value in row.numbers),
-            _trend(row),
-            _text(row.block.status, plain, FAINT if not row.block.trend_seen else colour),
-        )
-        grid.add_row(*(cells[i] for i in drawn))
+    for column in table.columns:
+        justify: JustifyMethod = "right" if column.kind == "number" else "left"
+        grid.add_column(Text(column.heading), justify=justify, no_wrap=True)
+    for row in range(len(table.blocks)):
+        grid.add_row(*(_cell(table, column, row) for column in table.columns))
     return grid
 
 
-def _number(value: str) -> Text:
-    return Text(value, style={"-": FAINT, "nan": BAD, "inf": BAD}.get(value, ""))
-
-
-def _trend(row: Row) -> Text:
-    """Colour the cells that show a finding as that finding, all others green."""
-    text = Text(row.trend)
-    colour = style_of(row.block.code, row.block.severity)
-    for i, (cell, mark) in enumerate(zip(row.trend, row.marks, strict=True)):
-        text.stylize(BAD if cell in "×!" else colour if mark else GOOD, i, i + 1)
+def _cell(table: Table, column: Column, row: int) -> Text:
+    text, block = Text(column.cells[row]), table.blocks[row]
+    colour = style_of(block.code, block.severity)
+    if column.kind == "number":
+        text.stylize({"-": FAINT, "nan": BAD, "inf": BAD}.get(text.plain, ""))
+    elif column.kind == "status":
+        text.stylize(colour if block.code or block.trend_seen else FAINT)
+    elif column.kind == "trend":
+        # Cells that show the finding have its colour; everything else was in order.
+        for i, (cell, mark) in enumerate(zip(text.plain, table.marks[row], strict=True)):
+            text.stylize(BAD if cell in "×!" else colour if mark else GOOD, i, i + 1)
     return text

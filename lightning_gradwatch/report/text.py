@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_gradwatch.finding import Finding
 from lightning_gradwatch.report.grouping import ROWS
-from lightning_gradwatch.report.table import Table, cells_of, make_table
+from lightning_gradwatch.report.table import GAP, Table, make_table
 from lightning_gradwatch.report.verdict import one_line, scope, where
 from lightning_gradwatch.report.wording import ascii_only as to_ascii
 
@@ -61,17 +61,18 @@ def _labelled(label: str, text: str, width: int) -> list[str]:
 
 def table_lines(table: Table) -> Iterator[str]:
     """Yield the table with a rule under its headings: names left, numbers right."""
-    widths = table.widths()
-    rule = "-" * (sum(widths) + 2 * sum(w > 0 for w in widths) - 2)
-    for line in (table.headings, *(cells_of(row) for row in table.rows)):
-        aligned = (
-            text.rjust(w) if 1 <= i <= 5 else text.ljust(w)
-            for i, (text, w) in enumerate(zip(line, widths, strict=True))
-            if w
-        )
-        yield "  ".join(aligned)
-        if line is table.headings:
-            yield rule
+    gap = " " * GAP
+    columns = [
+        [
+            text.rjust(column.width) if column.kind == "number" else text.ljust(column.width)
+            for text in (column.heading, *column.cells)
+        ]
+        for column in table.columns
+    ]
+    heading, *lines = (gap.join(line) for line in zip(*columns, strict=True))
+    yield heading
+    yield "-" * len(heading)
+    yield from lines
     if table.left_out:
         yield table.note()
 

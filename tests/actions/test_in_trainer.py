@@ -414,3 +414,74 @@ def test_skip_before_stop_keeps_the_weights(tmp_path: Path) -> None:
     assert [r.action for r in watch.actions_taken] == ["SkipStep", "StopTraining"]
     assert len(spy.weights) == SICK_BATCH + 1
     assert torch.equal(spy.weights[-1], spy.weights[-2])
+
+
+# ------------------------------------------------------------------ several devices
+
+
+class OnlyOnRankOne(FindsAt):
+    """What one rank sees and the other does not."""
+
+    def update(self, sample: Sample) -> list[Finding]:
+        return super().update(sample) if torch.distributed.get_rank() == 1 else []
+
+
+class Keep(pl.Callback):
+    """Writes what each rank ended with: nothing comes back from a forked process."""
+
+    def __init__(self, folder: Path, watch: GradWatch) -> None:
+        self.folder, self.watch = folder, watch
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        weights = [p.detach().clone() for p in pl_module.parameters()]
+        acted = [(r.action, r.step) for r in self.watch.actions_taken]
+        torch.save(
+            [weights, rate, acted, trainer.global_step],
+            self.folder / f"rank{trainer.global_rank}.pt",
+        )
+
+
+@pytest.mark.slow
+def test_ranks_act_together_on_what_one_of_them_sees(tmp_path: Path) -> None:
+    watch = GradWatch(
+        actions=[
+            SkipStep(on=("spike",)),
+            DecayLR(cooldown=0),
+            ClipGradNorm(0.5),
+            StopTraining(on=("nonfinite",)),
+        ],
+        detectors=[
+            OnlyOnRankOne("spike", [2]),
+            OnlyOnRankOne("exploding", [1, 3]),
+            OnlyOnRankOne("nonfinite", [5]),
+        ],
+        reporters=(),
+        record=False,
+    )
+    data = torch.randn(32, 4, generator=torch.Generator().manual_seed(1))
+    runner = pl.Trainer(
+        callbacks=[watch, Keep(tmp_path, watch)],
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork",
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    runner.fit(Net(sgd, None), DataLoader(data, batch_size=2))
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first[0], second[0], strict=True))
+    assert first[1:] == second[1:]
+    _, rate, acted, steps = first
+    assert rate == pytest.approx(0.025)
+    assert [a for a in acted if a[0] != "ClipGradNorm"] == [
+        ("DecayLR", 1),
+        ("SkipStep", 2),
+        ("DecayLR", 3),
+        ("StopTraining", 5),
+    ]
+    assert steps == 6

@@ -94,6 +94,7 @@ class Engine:
         self.diagnosis = Diagnosis(ModelFacts())
         self.records: deque[ActionRecord] = deque(maxlen=MAX_RECORDS)
         self._counts: dict[int, int] = {}
+        self._epochs = 0
         self._update_due: Aftermath | None = None
         self._latest: dict[int, Sample] = {}
         self._held: Sample | None = None
@@ -166,6 +167,7 @@ class Engine:
             self.history,
             self.diagnosis.findings,
             tuple(self.records),
+            epochs=self._epochs,
             config=self.run.config,
             environment=self.run.environment,
         )
@@ -214,6 +216,7 @@ class Engine:
             training: Training | None = None
             if read is not None:
                 sample, aftermath = read
+                self._epochs = sample.epoch + 1
                 self._complete(aftermath)
                 sample = self._with_update(sample)
                 if recorded:

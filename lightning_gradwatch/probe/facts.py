@@ -50,9 +50,15 @@ def read_facts(
             for (name, (fan_in, _)), value in zip(spreads.items(), fetched, strict=True)
         },
         optimizers=tuple(type(o).__name__ for o in optimizers),
-        learning_rates=tuple(float(o.param_groups[0]["lr"]) for o in optimizers),
+        learning_rates=tuple(learning_rate(o) for o in optimizers),
         parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
     )
+
+
+def learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """Return the learning rate of the first group; NaN where an optimizer has none."""
+    groups = optimizer.param_groups
+    return float(groups[0].get("lr", math.nan)) if groups else math.nan
 
 
 def _recurrent_kind(module: nn.Module) -> str:

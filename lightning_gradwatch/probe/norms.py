@@ -61,17 +61,20 @@ class NormReader:
             extras as flat float64 arrays.
         """
         values = [_values(g, self._p) for g in grads]
-        bands = [self._bands.get(key, 0) for key in keys]
+        bands = [self._bands.get(key, 0) for key in keys] if self._bands else [0] * len(values)
         parts = self._measure(values, bands)
         order = [i for places, _ in parts for i in places]
         fetched = self._host.fetch([*(vector for _, vector in parts), *extra])
         norms = np.zeros(len(grads))
         if order:
             norms[order] = np.concatenate(fetched[: len(parts)])
-        self._settle(norms, values, bands)
-        for key, band in zip(keys, bands, strict=True):
-            if band or key in self._bands:
-                self._bands[key] = band
+        if self._bands or not _plainly_in_band(norms):
+            self._settle(norms, values, bands)
+            for key, band in zip(keys, bands, strict=True):
+                if band:
+                    self._bands[key] = band
+                else:
+                    self._bands.pop(key, None)
         return norms, fetched[len(parts) :]
 
     def global_norm(self, grads: Sequence[Tensor], keys: Sequence[int]) -> Tensor:
@@ -152,6 +155,11 @@ class NormReader:
         return parts
 
 
+def _plainly_in_band(norms: Floats) -> bool:
+    """Whether every norm lies so far inside the middle band that none needs a second look."""
+    return bool(np.all((norms > 1e-10) & (norms < 1e30)))
+
+
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -199,7 +207,8 @@ def _flat(values: Tensor) -> Tensor:
 
 def _values(grad: Tensor, p: float) -> Tensor:
     """Return a real strided tensor with the same norm as `grad`."""
-    grad = grad.detach()
+    if grad.layout is torch.strided and not grad.is_complex():
+        return grad
     if grad.layout == torch.sparse_coo:
         grad = grad.coalesce().values()
     elif grad.layout != torch.strided:

@@ -133,6 +133,12 @@ class ParameterMap:
     ) -> list[tuple[nn.Parameter, int, Tensor]]:
         """Return `(parameter, column, gradient)` of everything this step is about to move."""
         found = [(p, c, p.grad) for p, c in self._candidates(optimizer) if p.grad is not None]
+        if found and type(found[0][2]).__name__ == "DTensor":
+            # The norm of a shard is not the norm of the tensor: silence is better than a wrong one.
+            raise NotImplementedError(
+                "gradients that are sharded over devices (DTensor: FSDP2, tensor parallel) are "
+                "not measured by this version"
+            )
         unknown = [p for p, column, _ in found if column < 0 and id(p) not in self._known]
         if unknown:
             self.refresh(also=unknown)

@@ -144,7 +144,8 @@ class Probe:
         grads = [grad for _, _, grad in moving]
         squares = self._time.take()
         scale_now = amp.scale_tensor(context.scaler)
-        lr = context.optimizer.param_groups[0]["lr"] if context.optimizer else math.nan
+        groups = context.optimizer.param_groups if context.optimizer is not None else []
+        lr = groups[0].get("lr", math.nan) if groups else math.nan
         extra = [loss for loss, _ in self._losses]
         extra += list(squares.values())
         late = self._late_tensors()

@@ -121,6 +121,16 @@ def test_bands_follow_a_gradient_up_and_down():
         assert got == pytest.approx(8 * scale, rel=1e-5, nan_ok=True)
 
 
+def test_bands_of_other_gradients_are_kept():
+    host = Host()
+    reader = NormReader(host)
+    tiny, plain = [torch.ones(64) * 1e-30], [torch.ones(64)]
+    for _ in range(3):
+        reader.read(tiny, [0])
+        reader.read(plain, [1])
+    assert host.reads == 7
+
+
 def test_gradients_are_not_changed():
     grads = [torch.randn(100) * 1e-28, torch.randn(LARGE * 2), torch.randn(9).half()]
     copies = [g.clone() for g in grads]

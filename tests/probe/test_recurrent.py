@@ -43,9 +43,7 @@ def test_packed_and_unbatched():
     rnn = nn.LSTM(3, 5)
     x = torch.randn(6, 3, 3)
     lengths = [6, 4, 2]
-    got = measured(
-        rnn, lambda: rnn(pack_padded_sequence(x, lengths))[0].data.square().sum()
-    )
+    got = measured(rnn, lambda: rnn(pack_padded_sequence(x, lengths))[0].data.square().sum())
     y = x.clone().requires_grad_()
     rnn(pack_padded_sequence(y, lengths))[0].data.square().sum().backward()
     assert torch.allclose(got.float(), y.grad.square().sum((1, 2)).sqrt(), rtol=1e-5)

@@ -77,7 +77,7 @@ trainer:
           - class_path: lightning_gradwatch.actions.ClipGradNorm
             init_args: {max_norm: 1.0}
           - class_path: lightning_gradwatch.actions.DecayLR
-            init_args: {factor: 0.5, on: [exploding]}
+            init_args: {factor: 0.5, "on": [exploding]}
 """
     )
     code = f"""

@@ -1,0 +1,53 @@
+"""Two real gloo processes: the same norms, one decision, one writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("ddp_script.py")
+
+
+def run(tmp_path: Path, port: int, *arguments: str) -> tuple[list[dict[str, Any]], str]:
+    environment = os.environ | {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, str(tmp_path), *arguments],
+        env=environment, capture_output=True, text=True, timeout=240, check=False,
+        cwd=SCRIPT.parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    stories = [json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1)]
+    return stories, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "poison", "accumulate", "port"),
+    [
+        ("ddp", "clean", "1", 29611),
+        ("ddp", "poison", "1", 29612),
+        ("ddp_spawn", "clean", "2", 29613),
+    ],
+)
+def test_norms_and_decisions_agree_over_ranks(tmp_path, strategy, poison, accumulate, port):
+    (first, second), output = run(tmp_path, port, strategy, poison, accumulate)
+    for key in ("steps", "findings", "actions", "weights", "lr"):
+        assert json.dumps(first[key]) == json.dumps(second[key]), key
+    assert json.dumps(first["norms"]) == json.dumps(second["norms"])
+    assert first["loss"] != second["loss"]  # the loss is each rank's own
+    assert first["global"] == pytest.approx(first["truth"], rel=1e-5, nan_ok=True)
+    assert len(first["steps"]) == 8 // int(accumulate)
+    if poison == "poison":
+        assert first["findings"] == ["nonfinite"]
+        assert [a["action"] for a in first["actions"] if a["step"] == 2] == ["SkipStep", "DecayLR"]
+        assert first["lr"] == pytest.approx(0.005)
+    recordings = list(tmp_path.rglob("gradwatch"))
+    assert len(recordings) == 1
+    assert len(list(recordings[0].glob("*.steps.npy"))) == 1
+    assert output.count("diagnosis") <= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
+from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.optim import lr_scheduler as sched
 from torch.utils.data import DataLoader
@@ -442,7 +444,6 @@ class Keep(pl.Callback):
         )
 
 
-@pytest.mark.slow
 def test_ranks_act_together_on_what_one_of_them_sees(tmp_path: Path) -> None:
     watch = GradWatch(
         actions=[
@@ -465,7 +466,7 @@ def test_ranks_act_together_on_what_one_of_them_sees(tmp_path: Path) -> None:
         default_root_dir=tmp_path,
         accelerator="cpu",
         devices=2,
-        strategy="ddp_fork",
+        strategy=DDPStrategy(start_method="fork", timeout=timedelta(seconds=60)),
         max_epochs=1,
         logger=False,
         enable_progress_bar=False,

@@ -81,12 +81,12 @@ class ConsoleReporter:
 
     def finish(self, report: Report) -> None:
         """Print the summary."""
-        out = sys.stdout
+        out: TextIO | None = sys.stdout  # None where there is no console at all
+        if self._summary == "off" or out is None:
+            return
         full = self._summary == "full" or (
             self._summary == "auto" and not self._quiet and _shows_tables(out)
         )
-        if self._summary == "off" or out is None:
-            return
         if not full or not report.steps:
             print(_fit(report.headline, out), file=out)
         elif not _print_rich(report, self._max_rows, self._footer, out):

@@ -1,13 +1,15 @@
 """The run so far, bounded in memory: recent steps in full, older ones thinned, extremes kept.
 
-When the buffer is full, neighbouring steps of its older half are paired and the more telling step
-of each pair stays: the one that lies farther from the layers' running medians, a non-finite one
-above all. A one-step spike of a single layer therefore survives any length of run, and minimum,
-maximum and count of every layer are kept exactly beside the rows.
+When the buffer is full, neighbouring steps are paired, the newest quarter left out, and of the
+closest pairs the more telling step stays: the one that lies farther from the layers' running
+medians, a non-finite one above all. What is left covers the run evenly, a one-step spike of a
+single layer survives any length of run, and minimum, maximum and count of every layer are kept
+exactly beside the rows.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,10 +154,14 @@ class History:
         self._rows = len(rows)
 
     def _thin(self) -> None:
-        half = self._rows // 4 * 2
-        pairs = np.arange(half).reshape(-1, 2)
-        better = pairs[np.arange(len(pairs)), np.argmax(self._score[pairs], axis=1)]
-        self._keep(np.concatenate([better, np.arange(half, self._rows)]))
+        older = self._rows * 3 // 8 * 2
+        # Pairs are of one optimizer, or one that is always louder would crowd out the other.
+        pairs = np.argsort(self._optimizer[:older], kind="stable").reshape(-1, 2)
+        # Close neighbours first: what is left covers the run evenly instead of fading with age.
+        span = np.abs(np.diff(self._steps[pairs], axis=1)[:, 0])
+        close = pairs[np.argsort(span, kind="stable")[: max(1, len(pairs) // 2)]]
+        lesser = close[np.arange(len(close)), 1 - np.argmax(self._score[close], axis=1)]
+        self._keep(np.setdiff1d(np.arange(self._rows), lesser))
 
     def _change_layout(self, layout: Layout) -> None:
         """Carry the rows over to new columns: parameters added, or execution order known."""
@@ -222,8 +228,8 @@ class History:
     def layer_grad_norm(self) -> Floats:
         """Gradient norms by layer, shape (T, L); NaN where a layer had none."""
         out = np.full((self._rows, len(self.layers)), np.nan)
-        for j, start in enumerate(self.layout.layer_starts):
-            stop = [*self.layout.layer_starts[1:], len(self.parameters)][j]
+        edges = [*self.layout.layer_starts, len(self.parameters)]
+        for j, (start, stop) in enumerate(pairwise(edges)):
             norms = self._grad[: self._rows, start:stop].astype(np.float64)
             has = self._has[: self._rows, start:stop]
             there = has.any(axis=1)

@@ -77,6 +77,21 @@ def test_extremes_are_exact_where_rows_have_been_thinned() -> None:
     assert (report.steps, report.last_step) == (2000, 1999)
 
 
+def test_the_trend_covers_a_run_that_has_been_thinned_many_times() -> None:
+    history = History(max_rows=256)
+    for step in range(3000):
+        for optimizer, norms in enumerate(([10.0 ** (step / 1000), None], [None, 1.0])):
+            sample = make_sample(step, norms, optimizer=optimizer)
+            history.append(sample)
+    first, second = Report.build(history).blocks
+    assert len(first.trend) == CELLS
+    for name, trend_ in (("loud", first.trend), ("quiet", second.trend)):
+        assert sum(math.isnan(value) for value in trend_) <= CELLS // 4, name
+    seen = [value for value in first.trend if not math.isnan(value)]
+    assert seen == sorted(seen)
+    assert seen[0] < 0.3
+
+
 def test_norm_types() -> None:
     for norm_type, total in ((1.0, 7.0), (2.0, 5.0), (INF, 4.0)):
         history = History(norm_type)

@@ -112,6 +112,9 @@ def curve(
                 scheduler.load_state_dict(states[1])
         for factor in (decays or {}).get(step, []):
             assert scale_learning_rates(optimizer, [scheduler], factor) is not None
+            if scheduler is not None:
+                shown = [float(rate) for rate in scheduler.get_last_lr()]
+                assert shown == [float(group["lr"]) for group in optimizer.param_groups]
         rates.append([float(group["lr"]) for group in optimizer.param_groups])
         optimizer.step()
         if isinstance(scheduler, sched.ReduceLROnPlateau):
@@ -190,6 +193,27 @@ def test_min_lr_holds_group_by_group() -> None:
     state = copy.deepcopy((optimizer.state_dict(), scheduler.base_lrs, scheduler.get_last_lr()))
     assert scale_learning_rates(optimizer, [scheduler], 0.5, min_lr=0.02) is None
     assert state == (optimizer.state_dict(), scheduler.base_lrs, scheduler.get_last_lr())
+
+
+def test_rounding_does_not_keep_a_rate_above_its_floor() -> None:
+    for i in range(1, 400):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1 + i / 997)
+        floor = 0.1 + i / 1009
+        assert scale_learning_rates(optimizer, [], 0.5, floor) == (
+            0.1 + i / 997,
+            pytest.approx(floor),
+        )
+        assert scale_learning_rates(optimizer, [], 0.5, floor) is None
+
+
+def test_the_floor_of_groups_added_later_is_lowered_too() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    plateau = sched.ReduceLROnPlateau(optimizer, factor=0.1, patience=0, min_lr=0.04)
+    scale_learning_rates(optimizer, [plateau], 0.5)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": 0.05})
+    for _ in range(3):
+        plateau.step(1.0)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.02, 0.02])
 
 
 @pytest.mark.parametrize("rate", [0.0, float("nan"), None])

@@ -112,6 +112,14 @@ def test_clipped_norm_is_max_norm_and_the_direction_is_kept(
     assert training.global_norm == pytest.approx(reference_norm(parameters, own), rel=1e-5)
 
 
+@pytest.mark.parametrize(("magnitude", "max_norm"), [(1e30, 1e-30), (1e-30, 1e-31), (1e25, 1e-20)])
+def test_a_factor_that_float32_cannot_hold(magnitude: float, max_norm: float) -> None:
+    parameters = parameters_with([torch.randn(50) * magnitude])
+    training = training_for(sgd(parameters))
+    assert training.clip_grad_norm(max_norm) is not None
+    assert reference_norm(parameters) == pytest.approx(max_norm, rel=1e-5)
+
+
 @settings(max_examples=60, deadline=None)
 @given(magnitude=MAGNITUDES, value=MAGNITUDES, seed=st.integers(0, 10**6))
 def test_clipped_values_are_those_of_torch(magnitude: float, value: float, seed: int) -> None:

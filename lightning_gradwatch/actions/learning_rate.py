@@ -26,8 +26,8 @@ _SHARED = ("eta_min", "eta_mins")
 #: Those of ReduceLROnPlateau; `eps` is a difference of learning rates there, and only there.
 _PLATEAU = ("default_min_lr", "eps")
 
-#: A rate this close above the floor has reached it.
-_AT_FLOOR = 1 + 1e-9
+#: A rate this close above the floor has reached it: a Tensor rate may be a float32.
+_AT_FLOOR = 1 + 1e-6
 
 _FAMILIAR = ("torch.optim.lr_scheduler", "torch.optim.swa_utils")
 

@@ -23,7 +23,7 @@ from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.diagnosis import Diagnosis
 from lightning_gradwatch.facts import ModelFacts
-from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.finding import CODES, Finding, Severity
 from lightning_gradwatch.guard import Guard
 from lightning_gradwatch.history import History
 from lightning_gradwatch.probe.facts import read_facts
@@ -48,12 +48,12 @@ class Hands:
     Attributes:
         schedulers: Returns the learning rate schedulers in use.
         stop: Ends training after the current step, given the reason.
-        agree: Whether any rank says yes; every rank calls it at the same places.
+        agree: Which of several yes-or-no questions any rank answers with yes; a collective.
     """
 
     schedulers: Callable[[], Iterable[object]] = tuple
     stop: Callable[[str], None] = _nothing
-    agree: Callable[[bool], bool] = bool
+    agree: Callable[[list[bool]], list[bool]] = list
 
 
 class Engine:
@@ -224,10 +224,11 @@ class Engine:
                     self._held = sample
                 findings = self._detect(sample)
                 self._latest[sample.optimizer] = sample
+            if self.actions:
+                # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
+                findings = self._agree(findings, context.step)
+            if read is not None:
                 training = self._act(context, sample, findings)
-            elif self.actions:
-                # A rank whose probe failed still takes part in decisions that ranks make together.
-                self._hands.agree(False)
             if training is not None:
                 self.guard.call(
                     probe,
@@ -260,6 +261,17 @@ class Engine:
         )
         return found
 
+    def _agree(self, findings: list[Finding], step: int) -> list[Finding]:
+        """Add what only other ranks found: a loss, unlike a gradient, is each rank's own."""
+        codes = sorted({*CODES, *(c for a in self.actions for c in getattr(a, "on", ()))})
+        here = {finding.code for finding in findings}
+        anywhere = self._hands.agree([code in here for code in codes])
+        return findings + [
+            Finding(code, Severity.WARNING, (), step, step, summary="found on another rank")
+            for code, found in zip(codes, anywhere, strict=True)
+            if found and code not in here
+        ]
+
     def _act(self, context: StepContext, sample: Sample, findings: list[Finding]) -> Training:
         probe = self._probe
         assert probe is not None
@@ -270,7 +282,7 @@ class Engine:
             schedulers=self._hands.schedulers,
             scaler=context.scaler,
             stop=self._hands.stop,
-            agree=self._hands.agree,
+            agree=lambda decision: self._hands.agree([decision])[0],
         )
         for action in self.actions:
             record = self.guard.call(action, action.apply, findings, training, default=None)

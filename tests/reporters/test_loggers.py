@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 
@@ -216,11 +217,13 @@ def test_without_loggers_nothing_is_done() -> None:
     assert reporter._windows == {}
 
 
-def test_a_second_fit_begins_anew_and_a_finished_reporter_can_be_pickled() -> None:
+def test_a_second_fit_begins_anew_and_copies_hold_no_logger() -> None:
     first, second = TextLogger(), TextLogger()
     reporter = started(first)
     reporter.finding(found("vanishing"))
     reporter.sample(make_sample(3, [1e9]))
+    assert copy.deepcopy(reporter)._loggers == []
+    assert reporter._loggers == [first]
     reporter.finish(Report())
     assert pickle.loads(pickle.dumps(reporter))._loggers == []
     reporter.start(RunInfo(loggers=[second]))

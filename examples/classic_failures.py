@@ -131,7 +131,7 @@ REMEDIES: tuple[Remedy, ...] = (
 
 def make_arguments() -> Parser:
     """Return the command line of this example."""
-    parser = make_parser("classic_failures", __doc__, epochs=30, quick=5)
+    parser = make_parser("classic_failures", __doc__, epochs=30, quick=5, problem=["case"])
     net = parser.add_argument_group("the failure")
     net.add_argument("--case", choices=CURES, help="(default: both, each sick and cured)")
     net.add_argument("--scale", action=BooleanOptionalAction, default=False)

@@ -62,7 +62,7 @@ RECURRENT_INITS = ("default", "orthogonal", "identity")
 
 #: Learning rates for cells without gates and with them: a gate passes on a fraction of the
 #: gradient to each weight, so that the same rate would hardly move an LSTM.
-LEARNING_RATES = {"sgd": (0.03, 0.5), "adam": (0.001, 0.005)}
+LEARNING_RATES = {"sgd": (0.03, 0.5), "adam": (0.001, 0.002)}
 
 
 @torch.no_grad()
@@ -179,7 +179,7 @@ REMEDIES: tuple[Remedy, ...] = (
 
 def make_arguments() -> Parser:
     """Return the command line of this example."""
-    parser = make_parser("rnn", __doc__, epochs=40, quick=4)
+    parser = make_parser("rnn", __doc__, epochs=40, quick=4, problem=["task", "length"])
     task = parser.add_argument_group("the task")
     task.add_argument("--task", choices=("digits", "adding"), default="digits", help="to learn")
     task.add_argument("--length", type=int, default=64, help="time steps of the adding problem")

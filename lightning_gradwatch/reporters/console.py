@@ -150,7 +150,14 @@ def _print_rich(report: Report, rows: int, footer: str, out: TextIO) -> bool:
         from lightning_gradwatch.report.rich_view import RichReport
     except ImportError:
         return False
-    console = Console(file=None if out is sys.stdout else out, highlight=False)
-    console.print()
-    console.print(RichReport(report, rows=rows, footer=footer))
+    console = Console(highlight=False)
+    view = RichReport(report, rows=rows, footer=footer)
+    if console.is_jupyter:
+        console.print(view)
+        return True
+    # rich would print past a live progress bar, which keeps its place if we write to stdout.
+    with console.capture() as captured:
+        console.print()
+        console.print(view)
+    out.write(captured.get())
     return True

@@ -105,6 +105,8 @@ risen to 450, 900 times the level it began at.
             track.late_losses.push(loss)
             hot = track.is_outside(norm, loss, self.factor, self.loss_factor)
             track.streak = track.streak + 1 if hot else 0
+            if track.streak == 1:
+                track.onset_length = track.latest_length
             track.active = hot and (track.active or self._is_explosion(track, norm, loss))
             if track.active and initial is None:
                 yield self._growth(sample, track, norm, loss)
@@ -121,12 +123,8 @@ risen to 450, 900 times the level it began at.
     # ------------------------------------------------------------------ judging
 
     def _is_explosion(self, track: OwnRange, norm: float, loss: float) -> bool:
-        length = track.latest_length
-        if length >= self.step_length and track.is_rising(norm, loss):
-            return True
-        if track.is_young and length < 1:
-            return False  # the step was sound: an uneven start, as with batches of one
-        return track.streak >= 2
+        too_long = track.latest_length >= self.step_length and track.is_rising(norm, loss)
+        return too_long or track.streak >= 2
 
     def _explains_nonfinite(self, track: OwnRange) -> bool:
         """Whether growth led up to the first non-finite step."""
@@ -219,7 +217,7 @@ risen to 450, 900 times the level it began at.
 
     @staticmethod
     def _length(track: OwnRange) -> dict[str, float]:
-        length = track.latest_length
+        length = track.onset_length if track.streak else track.latest_length
         return {"step_length": length} if length > 1 else {}
 
     @staticmethod

@@ -38,6 +38,7 @@ class OwnRange:
         loss: Loss of the latest step.
         length: Promised decrease of the loss in the latest measured step, over the loss.
         length_of: That step.
+        onset_length: Length of the step that led out of range, before growth fed on itself.
         readings: Measured steps on which the initial weights were judged.
         steep: How many of them in a row were too steep.
         before: What is kept of the latest step.
@@ -57,6 +58,7 @@ class OwnRange:
     loss: float = math.nan
     length: float = math.nan
     length_of: int = -1
+    onset_length: float = math.nan
     readings: int = 0
     steep: int = 0
     before: Before | None = None
@@ -66,13 +68,13 @@ class OwnRange:
         self.late_norms, self.late_losses = Baseline(_DRIFT), Baseline(_DRIFT)
 
     def learn(self, norm: float, loss: float) -> None:
-        """Take a step into the run's own range."""
+        """Take a step into the run's own range; before the step is counted in `samples`."""
         self.norms.push(norm)
         self.losses.push(loss)
-        if len(self.norms) >= min(5, self.window) or self.is_young:
+        if self.is_young:
+            self.calm, self.start = self.norms.median, self.losses.median
+        else:
             self.calm = min(self.calm, self.norms.median)
-        if len(self.losses) <= 5:
-            self.start = self.losses.median
 
     def is_outside(self, norm: float, loss: float, factor: float, loss_factor: float) -> bool:
         """Whether norm and loss are both far above what the run is used to.
@@ -85,7 +87,8 @@ class OwnRange:
         """
         far, risen = math.log10(factor), math.log10(loss_factor)
         growth = math.log10(norm) - self.calm if len(self.norms) else 0.0
-        if growth < far:
+        if growth < far or (self.is_young and self.latest_length < 1):
+            # After a sound step it is an uneven start, as with batches of one.
             return False
         if math.isnan(loss):  # only a far larger norm will do
             return growth >= 2 * far

@@ -237,7 +237,10 @@ def _is_growing(gradients: Floats) -> bool:
     Behind weights that start at zero it does, step by step, and the network is healthy.
     """
     present = gradients[gradients > 0]
-    if len(present) < 4:  # at first there may be none at all
-        return bool(len(present)) and bool(present[-1] >= 2.0 * gradients[0])
-    doubled = present[-2:].min() >= 2.0 * present[:2].max()
-    return bool(doubled and np.median(present[-3:]) >= 1.25 * np.median(present[-6:-3]))
+    if len(present) < 2:  # at first there may be none at all
+        return bool(len(present)) and gradients[0] == 0.0
+    some = min(3, len(present) // 2)
+    doubled = present[-2:].min() >= 2.0 * present[0]
+    return bool(
+        doubled and np.median(present[-some:]) >= 1.25 * np.median(present[-2 * some : -some])
+    )

@@ -18,6 +18,9 @@ _ADAPTIVE = frozenset(
     {"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "SparseAdam"}
 )
 
+#: Steps within which one thing is taken to have led to another.
+_NEAR = 10
+
 
 @dataclass(frozen=True)
 class Case:
@@ -26,12 +29,12 @@ class Case:
     Attributes:
         finding: The finding to explain.
         facts: What is known of the model and its optimizers.
-        earlier: First step of every code found so far.
+        earlier: The finding with the earliest onset of every code so far, merged.
     """
 
     finding: Finding
     facts: ModelFacts
-    earlier: Mapping[str, int] = field(default_factory=dict)
+    earlier: Mapping[str, Finding] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Whether the evidence holds a number of that name."""
@@ -43,7 +46,17 @@ class Case:
 
     def follows(self, code: str) -> bool:
         """Whether that code was found before, or at the same step."""
-        return self.earlier.get(code, self.finding.first_step + 1) <= self.finding.first_step
+        cause = self.earlier.get(code)
+        return cause is not None and cause.first_step <= self.finding.first_step
+
+    def ends(self, code: str) -> bool:
+        """Whether that code was still being found when this began: this is how it ended."""
+        cause = self.earlier.get(code)
+        return (
+            cause is not None
+            and self.follows(code)
+            and cause.last_step >= self.finding.first_step - _NEAR
+        )
 
     @property
     def saturating(self) -> tuple[str, ...]:
@@ -81,7 +94,7 @@ class Case:
     @property
     def large_weights(self) -> bool:
         """Whether the initial weights blow every signal up."""
-        return self.gain is not None and self.gain > 3.0
+        return self.gain is not None and self.gain > 2.0
 
     @property
     def shallow(self) -> bool:
@@ -96,6 +109,16 @@ class Case:
             iter(kinds.values()), ""
         )
 
+    @property
+    def too_long(self) -> float:
+        """By what to divide the learning rate: by how much too long the step was, at least ten.
+
+        Where the weights themselves are too large the step says nothing about the rate.
+        """
+        explosion = self.earlier.get("exploding", self.finding)
+        length = float(explosion.evidence.get("step_length", 0.0))
+        return length if length > 10 and not self.large_weights else 10.0
+
     def words(self) -> dict[str, object]:
         """Return what a sentence may name: the evidence, and the facts in words."""
         index = int(self.value("optimizer"))
@@ -109,11 +132,11 @@ class Case:
             "recurrent": self.recurrent,
             "optimizer": optimizers[index] if index < len(optimizers) else "the optimizer",
             "lr": "" if rate is None else f" (lr={rate:g} at the start)",
-            "lower_lr": "lr / 10" if rate is None else f"{rate / 10:.3g}",
+            "lower_lr": "lr / 10" if rate is None else f"{rate / self.too_long:.1g}",
             "first_layer": layers[0] if layers else "the first layer",
             "last_layer": layers[-1] if layers else "the last layer",
             "clip": f"{5 * self.value('median'):.2g}" if self.value("median") > 0 else "1.0",
-            "earlier_explosion": self.earlier.get("exploding", 0),
+            "earlier_explosion": self.earlier.get("exploding", self.finding).first_step,
         }
 
 

@@ -107,7 +107,7 @@ _NONFINITE = (
     Line(
         "It follows from the explosion at step {earlier_explosion}: the numbers outgrew what a "
         "float can hold.",
-        lambda case: case.follows("exploding"),
+        lambda case: case.ends("exploding"),
     ),
     Line(
         "The loss scale cannot become small enough: the gradients are too large for half "

@@ -43,7 +43,7 @@ class Diagnosis:
         >>> [(f.first_step, f.last_step, f.count) for f in diagnosis.findings]
         [(7, 8, 2)]
         >>> diagnosis.findings[0].remedies[0]
-        'Lower the learning rate tenfold: lr=0.05.'
+        'Lower the learning rate: lr=0.01.'
     """
 
     def __init__(self, facts: ModelFacts) -> None:
@@ -103,9 +103,10 @@ class Diagnosis:
     def _explain(self, key: str, finding: Finding) -> Finding:
         if key in self._explained:
             return finding
-        earlier: dict[str, int] = {}
-        for other in self._merged.values():
-            earlier[other.code] = min(other.first_step, earlier.get(other.code, other.first_step))
+        earlier: dict[str, Finding] = {}
+        for other in self.findings:
+            if other.code != finding.code:
+                earlier.setdefault(other.code, other)
         case, kind = Case(finding, self.facts, earlier), kind_of(finding)
         return replace(finding, cause=cause_of(case, kind), remedies=remedies_for(case, kind))
 

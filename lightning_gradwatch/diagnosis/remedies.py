@@ -14,7 +14,7 @@ from lightning_gradwatch.diagnosis.case import Case, Line
 #: So many remedies at most: who is given ten tries none.
 _MOST = 4
 
-_LOWER_LR = Line("Lower the learning rate tenfold: lr={lower_lr}.")
+_LOWER_LR = Line("Lower the learning rate: lr={lower_lr}.")
 _ADAM = Line(
     "Use Adam, whose steps do not grow with the gradient: torch.optim.Adam(model.parameters(), "
     "lr=1e-3).",
@@ -37,7 +37,7 @@ _XAVIER = "nn.init.xavier_normal_(layer.weight, gain=5 / 3)"
 
 _VANISHING_IN_DEPTH = (
     Line(
-        "Keep the weights where they were: lower the learning rate tenfold, lr={lower_lr}.",
+        "Keep the weights where they were: lower the learning rate, lr={lower_lr}.",
         lambda case: case.follows("exploding"),
     ),
     Line(
@@ -96,7 +96,7 @@ _VANISHING_IN_TIME = (
 _SMALLER_INIT = Line(
     "Smaller initial weights: nn.init.kaiming_normal_(layer.weight, nonlinearity='relu'), or "
     "nn.init.xavier_normal_(layer.weight) for tanh.",
-    lambda case: case.large_weights,
+    lambda case: case.large_weights and not case.shallow,
 )
 _EXPLODING = (
     Line(
@@ -104,12 +104,11 @@ _EXPLODING = (
         "nn.init.orthogonal_(rnn.weight_hh_l0).",
         lambda case: case.has("early_elasticity") and bool(case.recurrent),
     ),
-    Line(_SMALLER_INIT.text, lambda case: case.has("early_elasticity") and case.large_weights),
+    _SMALLER_INIT,
     _LOWER_LR,
     Line(_STANDARDISE.text, lambda case: case.shallow and not case.normalised),
     _ADAM,
     _NORMALISE,
-    _SMALLER_INIT,
     Line(
         "Raise the learning rate slowly over the first steps (warm-up).",
         lambda case: case.adaptive,
@@ -118,24 +117,24 @@ _EXPLODING = (
 )
 
 _NONFINITE = (
-    Line(_LOWER_LR.text, lambda case: case.follows("exploding")),
-    Line(_ADAM.text, lambda case: case.follows("exploding") and not case.adaptive),
+    Line(_LOWER_LR.text, lambda case: case.ends("exploding")),
+    Line(_ADAM.text, lambda case: case.ends("exploding") and not case.adaptive),
     Line(
         "Use precision='bf16-mixed', which has the range of float32 and needs no loss scale.",
         lambda case: case.has("overflows"),
     ),
     Line(
         "Look at the batch: assert torch.isfinite(x).all().",
-        lambda case: not case.follows("exploding") and case.value("loss_is_finite") == 0,
+        lambda case: not case.ends("exploding") and case.value("loss_is_finite") == 0,
     ),
     Line(
         "Find the line: Trainer(detect_anomaly=True), or torch.autograd.set_detect_anomaly(True).",
-        lambda case: not case.follows("exploding"),
+        lambda case: not case.ends("exploding"),
     ),
     Line(
         "Keep arguments away from 0: torch.sqrt(x + 1e-8), torch.log(x.clamp_min(1e-8)), "
         "a / (b + 1e-8).",
-        lambda case: not case.follows("exploding"),
+        lambda case: not case.ends("exploding"),
     ),
     Line("Leave such steps out: GradWatch(actions=[SkipStep()])."),
 )

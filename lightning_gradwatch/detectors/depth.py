@@ -88,6 +88,7 @@ class DepthReading:
     norm: Floats
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def read_depth(before: Before, sample: Sample) -> DepthReading | None:
     """Read the aftermath that `sample` carries of the step that `before` was kept of.
 

@@ -95,7 +95,8 @@ risen to 450, 900 times the level it began at.
         track = self._track(sample.optimizer)
         # The last window of an epoch may hold fewer micro-batches: its gradient is smaller by that.
         norm = sample.global_norm / (sample.accumulated if sample.accumulated > 0 else 1.0)
-        loss = abs(sample.loss)
+        track.signed |= sample.loss < 0
+        loss = math.nan if track.signed and math.isfinite(sample.loss) else sample.loss
         if not math.isfinite(norm) or math.isinf(loss):
             if self._explains_nonfinite(track):
                 yield self._overflow(sample, track)

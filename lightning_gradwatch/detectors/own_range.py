@@ -16,6 +16,8 @@ _YOUNG = 10
 _DRIFT = 9
 #: Robust standard deviations by which a step must stand out.
 _SIGMAS = 4.0
+#: Decades by which a drift must lead the level that follows it: slower growth is not diverging.
+_DOUBLED = 0.3
 _BASELINES = ("norms", "losses", "late_norms", "late_losses")
 
 
@@ -33,6 +35,7 @@ class OwnRange:
         start: Level at which the loss began, in decades.
         samples: Steps with a finite gradient.
         streak: Steps out of range in a row.
+        signed: Whether the loss has been negative: one that crosses zero has no level to rise from.
         active: Whether an explosion is going on.
         norm: Norm of the latest step.
         loss: Loss of the latest step.
@@ -53,6 +56,7 @@ class OwnRange:
     start: float = math.nan
     samples: int = 0
     streak: int = 0
+    signed: bool = False
     active: bool = False
     norm: float = math.nan
     loss: float = math.nan
@@ -96,13 +100,18 @@ class OwnRange:
             return False
         if self.is_young:
             return True
+        rising = (
+            self.late_norms.median - self.norms.median,
+            (self.late_losses.median - self.losses.median),
+        )
         drifted = (
             self.late_norms.median - self.calm >= far
             and self.late_losses.median - self.start >= risen
+            and min(rising) >= _DOUBLED
         )
         # Small batches of a nearly solved task vary by decades; their own spread says so.
         return drifted or (
-            self.norms.gap(norm) >= _SIGMAS * self.norms.spread
+            self.norms.gap(norm) >= max(far / 2, _SIGMAS * self.norms.spread)
             and self.losses.gap(loss) >= _SIGMAS * self.losses.spread
         )
 

@@ -143,6 +143,14 @@ def test_without_a_loss_a_far_larger_norm_is_asked_for():
             lambda: train(100, lambda t: [1e6 * 0.9**t], loss=lambda t: 1e9 * 0.9**t),
             id="large and falling",
         ),
+        pytest.param(
+            lambda: train(400, lambda t: [1.012**t], loss=lambda t: 0.01 * 1.013**t),
+            id="an adversary gets stronger",
+        ),
+        pytest.param(
+            lambda: train(400, lambda t: [1.0 + t], loss=lambda t: -0.001 - 0.1 * t),
+            id="the loss is a score without a floor",
+        ),
         pytest.param(lambda: train(100, lambda t: [0.0 if t % 2 else 1.0]), id="zero every other"),
     ],
 )  # fmt: skip

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from lightning_gradwatch.engine import Hands
 from lightning_gradwatch.errors import GradWatchWarning
+from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
 from lightning_gradwatch.version import __version__

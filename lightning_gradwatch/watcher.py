@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from lightning_gradwatch.action_record import ActionRecord
-from lightning_gradwatch.engine import Engine, Hands
+from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.history import History
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.probe import StepContext

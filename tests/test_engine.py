@@ -10,8 +10,9 @@ from torch import nn
 
 from lightning_gradwatch import GradientWatcher
 from lightning_gradwatch.actions import ClipGradNorm, DecayLR, SkipStep, StopTraining
-from lightning_gradwatch.engine import Engine, Hands
+from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.finding import CODES
+from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.probe.probe import StepContext
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradwatch.errors import ConfigurationError
-from lightning_gradwatch.layers import combine_norms
+from lightning_gradwatch.layers import Layout, combine_norms
 from lightning_gradwatch.probe import scaler as amp
 from lightning_gradwatch.probe.host import Host
 from lightning_gradwatch.probe.norms import NormReader
@@ -57,10 +57,14 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What became known of a step after it was made; `clipped_norm` NaN: it was not made."""
+    """What became known of a step after it was made; `clipped_norm` NaN: it was not made.
+
+    The columns of `update` are those of `layout`, which may have changed since.
+    """
 
     step: int
     index: int
+    layout: Layout
     clipped_norm: float = math.nan
     update: Update | None = None
 
@@ -71,6 +75,7 @@ class _Open:
 
     context: StepContext
     global_norm: float
+    layout: Layout
     moving: list[Moving]
     overflow: bool
     may_change: bool = False
@@ -187,7 +192,7 @@ class Probe:
             if by_time
             else None,
         )
-        self._open = _Open(context, sample.global_norm, moving, sample.amp_overflow)
+        self._open = _Open(context, sample.global_norm, sample.layout, moving, sample.amp_overflow)
         return sample, aftermath
 
     def _shards(self, context: StepContext) -> ShardedNorms | None:
@@ -284,7 +289,7 @@ class Probe:
             return None
         if step.moving:  # no after_step: the optimizer was never really stepped (AMP overflow)
             self._updates.forget()
-            return Aftermath(step.context.step, step.context.index)
+            return Aftermath(step.context.step, step.context.index, step.layout)
         clipped = step.clipped_norm
         if step.measured is not None:
             clipped = float(late.pop(0)[0])
@@ -294,12 +299,12 @@ class Probe:
             update = assemble(
                 step.context.step,
                 step.context.index,
-                len(self.parameters.layout.parameters),
+                len(step.layout.parameters),
                 step.columns,
                 late.pop(0),
                 step.global_norm / clipped if shrunk else 1.0,
             )
-        return Aftermath(step.context.step, step.context.index, clipped, update)
+        return Aftermath(step.context.step, step.context.index, step.layout, clipped, update)
 
 
 def _version(moving: Sequence[Moving]) -> int:

@@ -67,7 +67,8 @@ class ConsoleReporter:
         if finding.summary:
             text += f" {one_line(finding.summary)}"
         if finding.remedies and level == logging.WARNING:
-            text += f" Try: {one_line(finding.remedies[0])}"
+            # What comes after the colon is the code to write: it stands in the summary.
+            text += f" Try: {one_line(finding.remedies[0].partition(':')[0])}"
         _log.log(level, "%s", _fit(text, sys.stderr))
 
     def action(self, record: ActionRecord) -> None:

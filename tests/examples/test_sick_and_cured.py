@@ -130,9 +130,9 @@ def test_saturated_perceptron_vanishes_in_its_hidden_layer(tmp_path):
 
 
 def test_saturated_perceptron_cured(tmp_path):
-    result = train(classic_failures, "--case saturation --scale --init xavier", tmp_path)
+    result = train(classic_failures, "--case saturation --scale", tmp_path)
     assert result.watch.healthy, result.watch.findings
-    assert result.score > 0.9
+    assert result.score > 0.85
 
 
 def test_demo_heals_what_it_found(tmp_path, capsys):

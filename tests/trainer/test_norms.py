@@ -31,7 +31,10 @@ def assert_equals_truth(watch: GradWatch, truth: list[dict[str, float]], rel: fl
 
 
 def scaler_plugin(scale: float = 1024.0):
-    from pytorch_lightning.plugins.precision import MixedPrecision
+    try:
+        from pytorch_lightning.plugins.precision import MixedPrecision
+    except ImportError:  # its name before 2.1
+        from pytorch_lightning.plugins.precision import MixedPrecisionPlugin as MixedPrecision
 
     return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
 
@@ -83,6 +86,8 @@ def test_loss_is_that_of_the_user_under_accumulation():
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_precisions(precision):
+    if precision == "bf16-true" and lightning().__version__.startswith("2.0."):
+        pytest.skip("true bfloat16 came with Lightning 2.1; the current release runs this")
     model, watch = regression(), quiet()
     model_loader = data()
     if precision == "64-true":

@@ -36,7 +36,7 @@ NETS = {
 def trained(watched: bool, net: str, tmp_path: Any, **trainer: Any) -> tuple[Any, ...]:
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-    lightning().seed_everything(3, verbose=False)
+    lightning().seed_everything(3)
     model = regression(NETS[net](), lambda m: torch.optim.Adam(m.parameters(), 0.01))
     callbacks = [GradWatch(flow_every_n_steps=2)] if watched else []
     place = tmp_path / str(watched)
@@ -86,7 +86,7 @@ def test_manual_optimization_metrics_are_untouched():
 
     metrics = []
     for callbacks in ([], [GradWatch()]):
-        lightning().seed_everything(3, verbose=False)
+        lightning().seed_everything(3)
         metrics.append(dict(fit(Two(), *callbacks, max_epochs=2).callback_metrics))
     assert metrics[0] == metrics[1]
 

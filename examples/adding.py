@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 
 def dataset(samples: int, length: int, seed: int) -> TensorDataset:
@@ -42,9 +42,10 @@ def dataset(samples: int, length: int, seed: int) -> TensorDataset:
 
 
 def loaders(length: int, batch_size: int = 64) -> tuple[DataLoader, DataLoader]:
-    """Return shuffled training batches (50 in an epoch) and the validation set as one batch."""
+    """Return training batches, 25 in an epoch, and the validation set as one batch."""
     train, val = dataset(50 * batch_size, length, seed=0), dataset(500, length, seed=1)
+    half = RandomSampler(train, num_samples=25 * batch_size)
     return (
-        DataLoader(train, batch_size=batch_size, shuffle=True),
+        DataLoader(train, batch_size=batch_size, sampler=half),
         DataLoader(val, batch_size=len(val)),
     )

@@ -19,7 +19,7 @@ import shlex
 
 from examples import mlp
 from examples.options import quiet, tool
-from examples.result import Result, diagnosis, next_steps, score
+from examples.result import Result, diagnosis, next_steps, runs_folder, score
 
 
 def main(argv: Sequence[str] = ()) -> tuple[Result, Result]:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] = ()) -> tuple[Result, Result]:
     for name, result in (("sick", sick), ("cured", cured)):
         print(f"\n{name}: {score(result)}")
         print("\n".join(f"  {found}" for found in diagnosis(result.watch)))
-    folder = sick.log_dir.parent.parent
+    folder = runs_folder(args, sick)
     print(f"\nSee both runs side by side:\n  {tool('tensorboard')} --logdir {folder}")
     print(f"Try the other remedies:\n  {tool('python')} -m examples.mlp --help")
     return sick, cured

@@ -11,9 +11,11 @@ import logging
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from examples.learner import OPTIMIZERS, SCHEDULES
@@ -22,7 +24,9 @@ from examples.learner import OPTIMIZERS, SCHEDULES
 _CIRCUMSTANCES = ("help", "quick", "epochs", "steps", "seed", "logdir")
 
 
-def make_parser(name: str, description: str | None, epochs: int, quick: int) -> Parser:
+def make_parser(
+    name: str, description: str | None, epochs: int, quick: int, problem: Sequence[str] = ()
+) -> Parser:
     """Return a parser with the switches that every example has.
 
     Args:
@@ -30,6 +34,7 @@ def make_parser(name: str, description: str | None, epochs: int, quick: int) -> 
         description: Its docstring, shown by `--help`.
         epochs: How long it trains by default.
         quick: How long with `--quick`.
+        problem: Switches that say what is to be learned; all others say how.
     """
     parser = Parser(
         prog=f"{tool('python')} -m examples.{name}",
@@ -38,7 +43,7 @@ def make_parser(name: str, description: str | None, epochs: int, quick: int) -> 
         allow_abbrev=False,
     )
     parser.example = name
-    parser.full, parser.short = epochs, quick
+    parser.full, parser.short, parser.problem = epochs, quick, tuple(problem)
     run = parser.add_argument_group("the run")
     run.add_argument("--epochs", type=int, help=f"epochs (default: {epochs}, {quick} if --quick)")
     run.add_argument("--steps", type=int, default=-1, help="stop after so many steps (-1: never)")
@@ -55,11 +60,13 @@ class Parser(argparse.ArgumentParser):
         example: Name of the module in `examples`.
         full: Epochs by default.
         short: Epochs with `--quick`.
+        problem: Switches that say what is to be learned.
     """
 
     example = ""
     full = 1
     short = 1
+    problem: tuple[str, ...] = ()
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -138,9 +145,10 @@ def variant(parser: Parser, args: argparse.Namespace) -> str:
     return "".join(f"_{w[2:]}" if w.startswith("--") else f"-{w}" for w in words)[1:] or "default"
 
 
-def is_default(parser: Parser, args: argparse.Namespace) -> bool:
-    """Whether nothing that matters was switched."""
-    return variant(parser, args) == "default"
+def untreated(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments of the same problem with nothing done about it."""
+    kept = {name: getattr(args, name) for name in parser.problem}
+    return argparse.Namespace(**{**vars(parser.parse_args([])), **kept})
 
 
 def _words(parser: Parser, args: argparse.Namespace, **changes: Any) -> list[str]:
@@ -163,8 +171,14 @@ def tool(name: str) -> str:
 
 
 def quiet() -> None:
-    """Silence what Lightning tells about this machine and this data; the progress bar stays."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
-    for about in ("does not have many workers", "number of training batches", "GPU available"):
+    """Silence what Lightning tells about this machine and this data; the progress bar stays.
+
+    Also use one thread: on networks this small several only wait for each other, and on a machine
+    that is busy with something else they are fifty times slower.
+    """
+    torch.set_num_threads(1)
+    for name in ("lightning_fabric", "lightning.fabric", "pytorch_lightning"):
+        for child in ("", ".utilities.rank_zero", ".utilities.seed"):
+            logging.getLogger(name + child).setLevel(logging.ERROR)
+    for about in ("does not have many workers", "number of training batches", "LeafSpec"):
         warnings.filterwarnings("ignore", message=f".*{about}.*")

@@ -131,7 +131,7 @@ REMEDIES: tuple[Remedy, ...] = (
 
 def make_arguments() -> Parser:
     """Return the command line of this example."""
-    parser = make_parser("residual", __doc__, epochs=25, quick=3)
+    parser = make_parser("residual", __doc__, epochs=20, quick=3)
     net = parser.add_argument_group("the network")
     net.add_argument("--depth", type=int, default=24, help="convolutions in the blocks, even")
     net.add_argument("--residual", action=BooleanOptionalAction, default=False)

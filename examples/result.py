@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from examples.learner import Learner
-from examples.options import Parser, command, is_default, tool
+from examples.options import Parser, command, tool, untreated, variant
 from lightning_gradwatch import GradWatch, Severity
 
 
@@ -49,11 +50,15 @@ class Result:
         validation: DataLoader,
         chance: float = 0.0,
     ) -> Result:
-        """Measure the final score and collect the rest."""
-        scores = trainer.validate(model, validation, verbose=False)
-        epochs = trainer.max_epochs or 1
-        log_dir = Path(trainer.log_dir or ".")
-        return cls(watch, model, scores[0]["val_score"], chance, epochs, log_dir)
+        """Measure the final score, in the middle of an epoch too, and collect the rest."""
+        metric = model.eval().metric()
+        with torch.no_grad():
+            for x, target in validation:
+                metric.update(model(x), target)
+        score = float(metric.compute())
+        return cls(
+            watch, model, score, chance, trainer.max_epochs or 1, Path(trainer.log_dir or ".")
+        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,12 @@ def tell(
     print("What you could try next:")
     for line, why in next_steps(parser, args, result, remedies):
         print(f"  {line}\n      {why}")
-    print(f"  {tool('tensorboard')} --logdir {result.log_dir.parent.parent}\n      the curves")
+    print(f"  {tool('tensorboard')} --logdir {runs_folder(args, result)}\n      the curves")
+
+
+def runs_folder(args: argparse.Namespace, result: Result) -> Path:
+    """Return the folder that holds this run and, unless `--logdir` was given, its siblings."""
+    return args.logdir or result.log_dir.parent.parent
 
 
 def score(result: Result) -> str:
@@ -129,8 +139,9 @@ def next_steps(
     if not result.score > (result.chance + 1.0) / 2:
         longer = command(parser, args, epochs=2 * result.epochs, quick=False)
         steps.append((longer, "the gradients are in order, so give it more time"))
-    if not is_default(parser, args):
-        steps.append((command(parser, parser.parse_args([])), "the same network, sick"))
+    sick = untreated(parser, args)
+    if variant(parser, args) != variant(parser, sick):
+        steps.append((command(parser, sick), "without any remedy, to see it fail"))
     return steps
 
 

@@ -33,9 +33,6 @@ from lightning_gradwatch.report import Report
 from lightning_gradwatch.settings import Settings
 
 if TYPE_CHECKING:
-    from lightning_gradwatch.actions import Action
-    from lightning_gradwatch.detectors import Detector
-    from lightning_gradwatch.reporters import Reporter
 
     class Callback:
         """Stands for the class that is only known at run time."""
@@ -76,7 +73,8 @@ class GradWatch(Callback):
         norm_type: The p-norm recorded, > 0 or `"inf"`.
         include: Glob patterns over dotted names of layers or parameters to watch; None: all.
         exclude: The same, to leave out.
-        detectors: Objects with `update(sample)`; None: `default_detectors()`.
+        detectors: Objects with `update(sample)`; None: `default_detectors()`. (Typed as `object`
+            because LightningCLI would compare a protocol's signatures letter by letter.)
         actions: Objects with `apply(findings, training)`. Empty: training is never touched.
         reporters: Objects with the `Reporter` methods; None: `default_reporters()`, which are the
             Trainer's loggers, the console and the recording.
@@ -105,9 +103,9 @@ class GradWatch(Callback):
         norm_type: float | str = 2.0,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
-        detectors: Sequence[Detector] | None = None,
-        actions: Sequence[Action] = (),
-        reporters: Sequence[Reporter] | None = None,
+        detectors: Sequence[object] | None = None,
+        actions: Sequence[object] = (),
+        reporters: Sequence[object] | None = None,
         record: bool | str | PathLike[str] = True,
     ) -> None:
         super().__init__()
@@ -271,6 +269,10 @@ class GradWatch(Callback):
             self._engine.log()
 
     # ------------------------------------------------------------------ state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the module's `log`, which Lightning puts on callbacks: the model behind it."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to decide as this one would: plain Python values."""

@@ -8,11 +8,10 @@ these calls, in this order for each optimizer step:
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,11 +20,15 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.training import Training
+from lightning_gradwatch.audience import Audience
 from lightning_gradwatch.diagnosis import Diagnosis
 from lightning_gradwatch.facts import ModelFacts
-from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.finding import CODES, Finding, Severity
 from lightning_gradwatch.guard import Guard
+from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.history import History
+from lightning_gradwatch.layers import Layout
+from lightning_gradwatch.parts_state import load_parts, plain, save_parts
 from lightning_gradwatch.probe.facts import read_facts
 from lightning_gradwatch.probe.probe import Aftermath, Probe, StepContext
 from lightning_gradwatch.report import Report
@@ -35,25 +38,6 @@ from lightning_gradwatch.settings import Settings
 
 #: Interventions remembered; older ones are dropped, their number is kept.
 MAX_RECORDS = 10_000
-
-
-def _nothing(reason: str) -> None:
-    """Stands where a bare loop gives no way to stop; a function so that it can be pickled."""
-
-
-@dataclass(frozen=True)
-class Hands:
-    """How an action reaches the loop; a bare loop needs none of them.
-
-    Attributes:
-        schedulers: Returns the learning rate schedulers in use.
-        stop: Ends training after the current step, given the reason.
-        agree: Whether any rank says yes; every rank calls it at the same places.
-    """
-
-    schedulers: Callable[[], Iterable[object]] = tuple
-    stop: Callable[[str], None] = _nothing
-    agree: Callable[[bool], bool] = bool
 
 
 class Engine:
@@ -76,14 +60,13 @@ class Engine:
         self.settings = settings
         self.detectors = tuple(detectors)
         self.actions = tuple(actions)
-        self.reporters = tuple(reporters)
         self.guard = Guard()
+        self.audience = Audience(reporters, self.guard)
         self.run = RunInfo()
         self._probe: Probe | None = None
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hands = Hands()
-        self._reporting = True
         self.reset()
 
     # ------------------------------------------------------------------ life
@@ -128,7 +111,8 @@ class Engine:
             ValueError: `include` and `exclude` leave nothing of a module that has parameters.
         """
         self.stop()
-        self.run, self._hands, self._reporting = run, hands, reporting
+        self.run, self._hands = run, hands
+        self.audience.listening = reporting
         self._optimizers = list(optimizers)
         self._handles = [
             optimizer.register_step_post_hook(self._stepped) for optimizer in optimizers
@@ -140,10 +124,11 @@ class Engine:
             "reading the model's facts", read_facts, module, optimizers, probe.host,
             default=ModelFacts(),
         )  # fmt: skip
-        self.diagnosis.facts = facts
-        self._tell("start", run)
+        if not self._counts:  # a resumed run keeps the facts of its first beginning
+            self.diagnosis.facts = facts
+        self.audience.start(run)
         if not facts.parameters:
-            self._announce(self.diagnosis.observe([_nothing_to_watch()], 0))
+            self.audience.findings(self.diagnosis.observe([_nothing_to_watch()], 0))
 
     def stop(self) -> None:
         """Detach, finish the reporters, keep what was learnt. May be called at any time, twice."""
@@ -156,10 +141,9 @@ class Engine:
             handle.remove()
         self._handles, self._optimizers, self._hands = [], [], Hands()
         self.guard.call("detaching", probe.detach, default=None)
-        if self._reporting and self.reporters:
-            report = self.guard.call("the report", self.report, default=None)
-            if report is not None:
-                self._tell("finish", report)
+        report = self.guard.call("the report", self.report, default=None)
+        if report is not None:
+            self.audience.finish(report)
 
     def report(self) -> Report:
         """Return the report on the run so far."""
@@ -242,10 +226,11 @@ class Engine:
                     self._held = sample
                 findings = self._detect(sample)
                 self._latest[sample.optimizer] = sample
+            if self.actions:
+                # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
+                findings = self._agree(findings, context.step)
+            if read is not None:
                 training = self._act(context, sample, findings)
-            elif self.actions:
-                # A rank whose probe failed still takes part in decisions that ranks make together.
-                self._hands.agree(False)
             if training is not None:
                 self.guard.call(
                     probe,
@@ -261,7 +246,7 @@ class Engine:
         due, self._update_due = self._update_due, None
         if due is None or due.update is None:
             return sample
-        if len(due.update.weight_norm) != len(sample.layout.parameters):
+        if due.layout != sample.layout:
             return sample  # the layout has changed since: its columns mean something else
         return replace(sample, update=due.update)
 
@@ -271,12 +256,23 @@ class Engine:
             found += self.guard.call(
                 detector, lambda d=detector: list(d.update(sample)), default=[]
             )  # fmt: skip
-        self._announce(
+        self.audience.findings(
             self.guard.call(
                 "the diagnosis", self.diagnosis.observe, found, sample.step, default=found
             )
         )
         return found
+
+    def _agree(self, findings: list[Finding], step: int) -> list[Finding]:
+        """Add what only other ranks found: a loss, unlike a gradient, is each rank's own."""
+        codes = sorted({*CODES, *(c for a in self.actions for c in getattr(a, "on", ()))})
+        here = {finding.code for finding in findings}
+        anywhere = self._hands.agree([code in here for code in codes])
+        return findings + [
+            Finding(code, Severity.WARNING, (), step, step, summary="found on another rank")
+            for code, found in zip(codes, anywhere, strict=True)
+            if found and code not in here
+        ]
 
     def _act(self, context: StepContext, sample: Sample, findings: list[Finding]) -> Training:
         probe = self._probe
@@ -288,13 +284,13 @@ class Engine:
             schedulers=self._hands.schedulers,
             scaler=context.scaler,
             stop=self._hands.stop,
-            agree=self._hands.agree,
+            agree=lambda decision: self._hands.agree([decision])[0],
         )
         for action in self.actions:
             record = self.guard.call(action, action.apply, findings, training, default=None)
             if record is not None:
                 self.records.append(record)
-                self._tell("action", record)
+                self.audience.action(record)
         return training
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -326,60 +322,46 @@ class Engine:
         if held is not None:
             complete = replace(held, clipped_norm=aftermath.clipped_norm)
             self._latest[complete.optimizer] = complete
-            self._tell("sample", complete)
+            self.audience.sample(complete)
 
     def log(self) -> None:
         """The step just made falls on the logging interval: one call for each optimizer."""
         self.settle()
         latest, self._latest = self._latest, {}
         for sample in latest.values():
-            self._tell("log", sample)
-
-    # ------------------------------------------------------------------ telling
-
-    def _announce(self, findings: Iterable[Finding]) -> None:
-        for finding in findings:
-            self._tell("finding", finding)
-
-    def _tell(self, event: str, value: object) -> None:
-        if not self._reporting:
-            return
-        for reporter in self.reporters:
-            method = getattr(reporter, event, None)
-            if method is not None:
-                self.guard.call(reporter, method, value, default=None)
+            self.audience.log(sample)
 
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to decide as this one would: plain Python values."""
         self.settle()
-        due = self._update_due.update if self._update_due is not None else None
+        due = self._update_due
         return {
             "counts": dict(self._counts),
-            "diagnosis": _plain(self.diagnosis.state_dict()),
+            "facts": self.diagnosis.facts.to_dict(),
+            "diagnosis": plain(self.diagnosis.state_dict()),
             "records": [record.to_dict() for record in self.records],
-            "update": None if due is None else due.to_dict(),
-            "detectors": [self._state(part) for part in self.detectors],
-            "actions": [self._state(part) for part in self.actions],
+            "update": None
+            if due is None or due.update is None
+            else {"layout": due.layout.to_dict(), "numbers": due.update.to_dict()},
+            "detectors": save_parts(self.detectors, self.guard),
+            "actions": save_parts(self.actions, self.guard),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
         """Take up where `state_dict` left off; parts that do not match start anew."""
         self._counts = {int(k): int(v) for k, v in state["counts"].items()}
+        self.diagnosis.facts = ModelFacts.from_dict(state["facts"])
         self.diagnosis.load_state_dict(state["diagnosis"])
         self.records.clear()
         self.records.extend(ActionRecord.from_dict(record) for record in state["records"])
         if state["update"] is not None:
-            update = Update.from_dict(state["update"])
-            self._update_due = Aftermath(update.step, update.optimizer, update=update)
-        for parts, states in (
-            (self.detectors, state["detectors"]),
-            (self.actions, state["actions"]),
-        ):
-            for part, saved in zip(parts, states, strict=False):
-                if saved is not None and saved["class"] == type(part).__qualname__:
-                    self.guard.call(part, part.load_state_dict, saved["state"], default=None)
+            update = Update.from_dict(state["update"]["numbers"])
+            layout = Layout.from_dict(state["update"]["layout"])
+            self._update_due = Aftermath(update.step, update.optimizer, layout, update=update)
+        load_parts(self.detectors, state["detectors"], self.guard)
+        load_parts(self.actions, state["actions"], self.guard)
         return True
 
     def __getstate__(self) -> dict[str, Any]:
@@ -390,22 +372,7 @@ class Engine:
             "_optimizers": [],
             "_hands": Hands(),
         }
-        return self.__dict__ | live | {"run": replace(self.run, loggers=()), "guard": Guard()}
-
-    def _state(self, part: Any) -> dict[str, Any] | None:
-        if not hasattr(part, "state_dict"):
-            return None
-        name = type(part).__qualname__
-        state = self.guard.call(
-            f"saving the state of {name}", lambda: _plain(part.state_dict()), default=None
-        )
-        return None if state is None else {"class": name, "state": state}
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` if JSON could hold it: anything else makes `weights_only` loading fail."""
-    json.dumps(value)
-    return value
+        return self.__dict__ | live | {"run": replace(self.run, loggers=())}
 
 
 def _nothing_to_watch() -> Finding:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,28 @@ class ModelFacts:
     optimizers: tuple[str, ...] = ()
     learning_rates: tuple[float, ...] = ()
     parameters: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python types only."""
+        return {
+            "activations": {kind: list(names) for kind, names in self.activations.items()},
+            "normalisations": list(self.normalisations),
+            "recurrent": dict(self.recurrent),
+            "init_gain": dict(self.init_gain),
+            "optimizers": list(self.optimizers),
+            "learning_rates": list(self.learning_rates),
+            "parameters": self.parameters,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelFacts:
+        """Rebuild what `to_dict` returned."""
+        return cls(
+            **{
+                **data,
+                "activations": {kind: tuple(n) for kind, n in data["activations"].items()},
+                "normalisations": tuple(data["normalisations"]),
+                "optimizers": tuple(data["optimizers"]),
+                "learning_rates": tuple(data["learning_rates"]),
+            }
+        )

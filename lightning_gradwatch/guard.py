@@ -49,6 +49,10 @@ class Guard:
             stacklevel=3,
         )
 
+    def __getstate__(self) -> dict[str, object]:
+        """A copy starts with every part at work: other objects have other identities."""
+        return {"_disabled": set()}
+
     def reset(self) -> None:
         """Give every part another chance: a new fit begins."""
         self._disabled.clear()

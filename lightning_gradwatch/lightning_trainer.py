@@ -6,6 +6,7 @@ Read afresh at every use: schedulers are swapped (SWA), accumulation changes by 
 
 from __future__ import annotations
 
+import logging
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,13 @@ from typing import Any
 
 import torch
 
-from lightning_gradwatch.engine import Hands
 from lightning_gradwatch.errors import GradWatchWarning
+from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
 from lightning_gradwatch.version import __version__
+
+_log = logging.getLogger("lightning_gradwatch")
 
 
 class TrainerView:
@@ -78,10 +81,15 @@ class TrainerView:
         trainer = self._trainer
 
         def stop(reason: str) -> None:
+            if trainer.is_global_zero and not trainer.should_stop:
+                _log.warning("GradWatch ends training: %s", reason)
             trainer.should_stop = True
 
-        def agree(decision: bool) -> bool:
-            return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
+        def agree(answers: list[bool]) -> list[bool]:
+            if trainer.world_size == 1:
+                return answers
+            votes = torch.tensor(answers, dtype=torch.float32, device=trainer.strategy.root_device)
+            return [bool(v > 0) for v in trainer.strategy.reduce(votes, reduce_op="sum").tolist()]
 
         return Hands(
             schedulers=lambda: [config.scheduler for config in trainer.lr_scheduler_configs],

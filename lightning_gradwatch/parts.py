@@ -7,9 +7,9 @@ from typing import Any
 
 
 def check_parts(
-    detectors: Sequence[Any] | None,
-    actions: Sequence[Any],
-    reporters: Sequence[Any] | None,
+    detectors: Sequence[object] | None,
+    actions: Sequence[object],
+    reporters: Sequence[object] | None,
 ) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
     """Return the three as tuples, the defaults in place of None.
 
@@ -30,7 +30,7 @@ def check_parts(
     )
 
 
-def _check(name: str, parts: Sequence[Any], methods: tuple[str, ...]) -> tuple[Any, ...]:
+def _check(name: str, parts: Sequence[object], methods: tuple[str, ...]) -> tuple[Any, ...]:
     if isinstance(parts, str) or not isinstance(parts, Sequence):
         raise TypeError(f"{name} must be a list, got {parts!r}: write {name}=[...]")
     for part in parts:

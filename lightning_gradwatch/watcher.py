@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from lightning_gradwatch.action_record import ActionRecord
-from lightning_gradwatch.engine import Engine, Hands
+from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.history import History
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.probe import StepContext
@@ -22,11 +23,6 @@ from lightning_gradwatch.report import Report
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
 from lightning_gradwatch.version import __version__
-
-if TYPE_CHECKING:
-    from lightning_gradwatch.actions import Action
-    from lightning_gradwatch.detectors import Detector
-    from lightning_gradwatch.reporters import Reporter
 
 
 class GradientWatcher:
@@ -87,9 +83,9 @@ class GradientWatcher:
         norm_type: float | str = 2.0,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
-        detectors: Sequence[Detector] | None = None,
-        actions: Sequence[Action] = (),
-        reporters: Sequence[Reporter] | None = None,
+        detectors: Sequence[object] | None = None,
+        actions: Sequence[object] = (),
+        reporters: Sequence[object] | None = None,
     ) -> None:
         settings = Settings.check(
             every_n_steps=every_n_steps,

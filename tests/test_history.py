@@ -7,6 +7,7 @@ import pytest
 
 from lightning_gradwatch import History
 from lightning_gradwatch.layers import Layout
+from lightning_gradwatch.sample import Flow, TimeProfile
 from lightning_gradwatch.testing import make_sample
 
 NAN, INF = float("nan"), float("inf")

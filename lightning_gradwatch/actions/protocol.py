@@ -17,8 +17,7 @@ class Action(Protocol):
     Example:
         >>> class HalveOnSpike:
         ...     def apply(self, findings, training):
-        ...         spike = next((f for f in findings if f.code == "spike"), None)
-        ...         if not training.agree(spike is not None):
+        ...         if not any(finding.code == "spike" for finding in findings):
         ...             return None
         ...         change = training.clip_grad_norm(training.global_norm / 2)
         ...         return change and ActionRecord("HalveOnSpike", training.step, "spike", *change)
@@ -33,7 +32,7 @@ class Action(Protocol):
         for each action in the order of the list.
 
         Args:
-            findings: What the detectors said of this very step.
+            findings: What the detectors said of this very step, on any rank.
             training: The handle through which to intervene, made for this step.
 
         Returns:

@@ -9,7 +9,10 @@ from lightning_gradwatch.finding import Finding
 
 
 class Trigger:
-    """Waits for findings of given codes, on any rank.
+    """Waits for findings of given codes.
+
+    Under several processes the engine has already agreed on the codes found on any of them, so
+    that every rank comes to the same decision here.
 
     Args:
         codes: Finding codes, checked.
@@ -19,20 +22,16 @@ class Trigger:
         self.codes = tuple(codes)
 
     def __call__(self, findings: Sequence[Finding], training: Training) -> str | None:
-        """Return why it is time to act, in words, or None. A collective: call it every step.
+        """Return why it is time to act, in words, or None.
 
         An overflow under a gradient scaler never sets anything off: the scaler skips that step and
         lowers its scale, which is how it is meant to work.
         """
-        found = None
-        if not training.sample.amp_overflow:
-            matching = [f for f in findings if f.code in self.codes]
-            found = max(matching, key=lambda f: f.severity, default=None)
-        if not training.agree(found is not None):
+        if training.sample.amp_overflow:
             return None
-        if found is None:
-            return f"{' or '.join(self.codes)} on another rank"
-        return _in_words(found)
+        matching = [f for f in findings if f.code in self.codes]
+        found = max(matching, key=lambda f: f.severity, default=None)
+        return None if found is None else _in_words(found)
 
 
 def _in_words(finding: Finding) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from lightning_gradwatch.facts import ModelFacts
 from lightning_gradwatch.probe.host import Host
 from lightning_gradwatch.probe.parameters import clean_name
+from lightning_gradwatch.probe.sharded import is_sharded
 
 _NORMS = (
     nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm,
@@ -36,7 +39,7 @@ def read_facts(
         ):
             activations.setdefault(type(child).__name__, []).append(name)
         weight = getattr(child, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.dim() >= 2 and 1 < weight.numel() < 2**31:
+        if _is_whole_matrix(weight):
             values = weight.detach()
             spread = torch.abs(values).square().mean(dtype=torch.float32).sqrt()
             spreads[name] = (weight[0].numel(), spread)
@@ -52,6 +55,17 @@ def read_facts(
         optimizers=tuple(type(o).__name__ for o in optimizers),
         learning_rates=tuple(learning_rate(o) for o in optimizers),
         parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
+    )
+
+
+def _is_whole_matrix(weight: object) -> TypeGuard[nn.Parameter]:
+    """Whether a weight's spread can be read here: a shard's is not that of the whole."""
+    return (
+        isinstance(weight, nn.Parameter)
+        and not is_lazy(weight)
+        and not is_sharded(weight)
+        and weight.dim() >= 2
+        and weight.numel() > 1
     )
 
 

@@ -22,7 +22,7 @@ from lightning_gradwatch.errors import GradWatchWarning
 from lightning_gradwatch.layers import ROOT
 from lightning_gradwatch.probe import activations
 from lightning_gradwatch.probe.activations import Activation
-from lightning_gradwatch.probe.calls import Call, Reading, Row
+from lightning_gradwatch.probe.calls import Call, Row
 from lightning_gradwatch.probe.gate import BackwardGate
 from lightning_gradwatch.probe.graph import (
     LIMIT,
@@ -40,10 +40,12 @@ from lightning_gradwatch.probe.hooks import (
     compiled_modules,
     eager_modules,
     has_boundary,
-    is_compiled,
+    is_leaf,
+    kind_of,
 )
 from lightning_gradwatch.probe.listeners import Listeners
 from lightning_gradwatch.probe.parameters import clean_name
+from lightning_gradwatch.probe.reading import Reading
 
 
 @dataclass
@@ -170,7 +172,7 @@ class FlowProbe:
         outputs = {edge_of(tensor): tensor for tensor in tensors_in(output)}
         if not outputs:
             return
-        leaf = _is_leaf(module)
+        leaf = is_leaf(module)
         fresh = {e: t for e, t in outputs.items() if e not in frame.inputs and mark_of(e) is None}
         stretch, activation = Stretch(), activations.of_module(module)
         if fresh and not isinstance(module, nn.RNNBase):
@@ -184,7 +186,7 @@ class FlowProbe:
         dims = {e: _unit_dim(module, t, frame.inputs) for e, t in outputs.items()}
         call = None
         if self._watched(name):
-            call = self._call(name, _kind(module), leaf)
+            call = self._call(name, kind_of(module), leaf)
             call.row.recurrent = next(module.parameters(), None) is not None
             if leaf:
                 self._listeners.at_inputs(call, stretch)
@@ -255,19 +257,6 @@ class FlowProbe:
                 call, node, activation if by_gradient else None, known, norms=True
             )
         return found
-
-
-def _is_leaf(module: nn.Module) -> bool:
-    """Whether a module is one operation, as far as hooks can tell."""
-    if isinstance(module, nn.MultiheadAttention) or is_compiled(module):
-        return True
-    children = (name for name, _ in module.named_children() if name != "parametrizations")
-    return next(children, None) is None
-
-
-def _kind(module: nn.Module) -> str:
-    """Class as the user wrote it, below what torch.compile or a parametrisation made of it."""
-    return type(getattr(module, "_orig_mod", module)).__name__.removeprefix("Parametrized")
 
 
 def _unit_dim(module: nn.Module, tensor: Tensor, inputs: Iterable[Edge]) -> int | None:

@@ -115,3 +115,16 @@ def eager_modules(root: nn.Module) -> list[tuple[str, nn.Module]]:
 
     walk("", root)
     return found
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is one operation, as far as hooks can tell."""
+    if isinstance(module, nn.MultiheadAttention) or is_compiled(module):
+        return True
+    children = (name for name, _ in module.named_children() if name != "parametrizations")
+    return next(children, None) is None
+
+
+def kind_of(module: nn.Module) -> str:
+    """Class as the user wrote it, below what torch.compile or a parametrisation made of it."""
+    return type(getattr(module, "_orig_mod", module)).__name__.removeprefix("Parametrized")

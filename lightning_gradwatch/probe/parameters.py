@@ -15,6 +15,9 @@ from torch.nn.parameter import is_lazy
 
 from lightning_gradwatch.layers import ROOT, Layout
 
+#: A parameter, its column in the layout (-1: not watched) and its gradient.
+Moving = tuple[nn.Parameter, int, Tensor]
+
 #: Wrappers that put their name between the user's names.
 _WRAPPERS = (
     "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_forward_module.",
@@ -125,8 +128,13 @@ class ParameterMap:
         self._order = {clean_name(name) or ROOT: i for i, name in reversed([*enumerate(executed)])}
         self.refresh()
 
-    def of_optimizer(self, optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, int]]:
-        """Return the optimizer's parameters, each with its column (-1: not watched)."""
+    def moved_by(self, optimizer: torch.optim.Optimizer | None) -> list[tuple[nn.Parameter, int]]:
+        """Return the parameters an optimizer holds, each with its column (-1: not watched).
+
+        Without an optimizer: all parameters of the module.
+        """
+        if optimizer is None:
+            return [(p, self._columns.get(id(p), -1)) for p in self._module.parameters()]
         groups = optimizer.param_groups
         sizes = tuple(len(group["params"]) for group in groups)
         cached = self._cache.get(id(optimizer))
@@ -139,21 +147,13 @@ class ParameterMap:
             cached = self._cache[id(optimizer)] = (sizes, found)
         return cached[1]
 
-    def gradients(
-        self, optimizer: torch.optim.Optimizer | None
-    ) -> list[tuple[nn.Parameter, int, Tensor]]:
-        """Return `(parameter, column, gradient)` of everything this step is about to move."""
-        found = [(p, c, p.grad) for p, c in self._candidates(optimizer) if p.grad is not None]
-        if found and type(found[0][2]).__name__ == "DTensor":
-            # The norm of a shard is not the norm of the tensor: silence is better than a wrong one.
-            raise NotImplementedError(
-                "gradients that are sharded over devices (DTensor: FSDP2, tensor parallel) are "
-                "not measured by this version"
-            )
+    def gradients(self, optimizer: torch.optim.Optimizer | None) -> list[Moving]:
+        """Return every parameter that has a gradient for the coming step."""
+        found = [(p, c, p.grad) for p, c in self.moved_by(optimizer) if p.grad is not None]
         unknown = [p for p, column, _ in found if column < 0 and id(p) not in self._known]
         if unknown:
             self.refresh(also=unknown)
-            found = [(p, c, p.grad) for p, c in self._candidates(optimizer) if p.grad is not None]
+            found = [(p, c, p.grad) for p, c in self.moved_by(optimizer) if p.grad is not None]
         return found
 
     def named_gradients(
@@ -162,16 +162,9 @@ class ParameterMap:
         """Return `(name, parameter)` of everything this step would move, watched or not."""
         return [
             (self.layout.parameters[column] if column >= 0 else f"(unwatched {i})", parameter)
-            for i, (parameter, column) in enumerate(self._candidates(optimizer))
+            for i, (parameter, column) in enumerate(self.moved_by(optimizer))
             if parameter.grad is not None
         ]
-
-    def _candidates(
-        self, optimizer: torch.optim.Optimizer | None
-    ) -> list[tuple[nn.Parameter, int]]:
-        if optimizer is not None:
-            return self.of_optimizer(optimizer)
-        return [(p, self._columns.get(id(p), -1)) for p in self._module.parameters()]
 
 
 def _kind(name: str) -> str:

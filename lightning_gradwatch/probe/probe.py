@@ -7,23 +7,26 @@ after it. Those numbers wait on the device and come along with the next reading.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from lightning_gradwatch.errors import ConfigurationError
-from lightning_gradwatch.layers import combine_norms
+from lightning_gradwatch.layers import Layout, combine_norms
 from lightning_gradwatch.probe import scaler as amp
 from lightning_gradwatch.probe.flow import FlowProbe
 from lightning_gradwatch.probe.gate import BackwardGate
 from lightning_gradwatch.probe.host import Host
 from lightning_gradwatch.probe.norms import NormReader
 from lightning_gradwatch.probe.order import ExecutionOrder
-from lightning_gradwatch.probe.parameters import ParameterMap
+from lightning_gradwatch.probe.parameters import Moving, ParameterMap
 from lightning_gradwatch.probe.recurrent import TimeProbe, profile
+from lightning_gradwatch.probe.sharded import ShardedNorms, is_sharded
 from lightning_gradwatch.probe.updates import UpdateMeter, assemble
 from lightning_gradwatch.sample import Floats, Flow, Sample, TimeProfile, Update
 from lightning_gradwatch.settings import Settings
@@ -56,10 +59,14 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What became known of a step after it was made; `clipped_norm` NaN: it was not made."""
+    """What became known of a step after it was made; `clipped_norm` NaN: it was not made.
+
+    The columns of `update` are those of `layout`, which may have changed since.
+    """
 
     step: int
     index: int
+    layout: Layout
     clipped_norm: float = math.nan
     update: Update | None = None
 
@@ -70,8 +77,10 @@ class _Open:
 
     context: StepContext
     global_norm: float
-    moving: list[tuple[nn.Parameter, int, Tensor]]
+    layout: Layout
+    moving: list[Moving]
     overflow: bool
+    may_change: bool = False
     version: int = -1
     clipped_norm: float = math.nan
     columns: list[int] = field(default_factory=list)
@@ -157,7 +166,8 @@ class Probe:
             self.parameters.reorder(self._order.finish())
             self._order = None
         moving = self.parameters.gradients(context.optimizer)
-        grads = [grad for _, _, grad in moving]
+        shards = self._shards(context)
+        dense = [m for m in moving if not is_sharded(m[2])] if shards else moving
         squares = self._time.take(self._keep_armed)
         flow = self._flow.take(self._keep_armed)
         scale_now = amp.scale_tensor(context.scaler)
@@ -167,13 +177,21 @@ class Probe:
         extra += [*squares.values(), *flow.tensors]
         late = self._late_tensors()
         extra += [t for t in (scale_now, lr if isinstance(lr, Tensor) else None) if t is not None]
-        raw, fetched = self._norms.read(grads, [id(p) for p, _, _ in moving], [*extra, *late])
+        extra += shards.vectors if shards else []
+        raw, fetched = self._norms.read(
+            [grad for _, _, grad in dense], [id(p) for p, _, _ in dense], [*extra, *late]
+        )
         taken = iter(fetched)
         losses = [(float(next(taken)[0]), factor) for _, factor in self._losses]
         by_time = {name: next(taken) for name in squares}
         seen = [next(taken) for _ in flow.tensors]
         loss_scale = float(next(taken)[0]) if scale_now is not None else 1.0
         rate = float(next(taken)[0]) if isinstance(lr, Tensor) else float(lr)
+        columns = [column for _, column, _ in dense]
+        if shards:
+            whole = shards.result([next(taken) for _ in shards.vectors])
+            columns += [column for column, norm in whole if norm is not None]
+            raw = np.append(raw, [norm for _, norm in whole if norm is not None])
         aftermath = self._close(list(taken))
         self._losses.clear()
 
@@ -183,7 +201,7 @@ class Probe:
         norms = raw / (loss_scale if scaled else 1.0)
         # In the short last window of an epoch the loss was divided by more than was added up.
         flow_scale = loss_scale * context.accumulated
-        sample = self._sample(context, moving, norms)
+        sample = self._sample(context, np.array(columns, np.intp), norms)
         loss = sum(value * factor for value, factor in losses) / loss_scale if losses else math.nan
         sample = replace(
             sample,
@@ -195,18 +213,22 @@ class Probe:
                 flow.finish(seen, flow_scale),
             ),
         )
-        self._open = _Open(context, sample.global_norm, moving, sample.amp_overflow)
+        self._open = _Open(context, sample.global_norm, sample.layout, moving, sample.amp_overflow)
         return sample, aftermath
+
+    def _shards(self, context: StepContext) -> ShardedNorms | None:
+        """Reduce the norms of sharded gradients over processes; None where there are none."""
+        spread = [(p, c) for p, c in self.parameters.moved_by(context.optimizer) if is_sharded(p)]
+        return ShardedNorms(spread, self._settings.norm_type) if spread else None
 
     def _sample(
         self,
         context: StepContext,
-        moving: Sequence[tuple[nn.Parameter, int, Tensor]],
+        columns: npt.NDArray[np.intp],
         norms: Floats,
     ) -> Sample:
         layout = self.parameters.layout
         width = len(layout.parameters)
-        columns = np.fromiter((column for _, column, _ in moving), np.intp, len(moving))
         watched = columns >= 0
         has_grad = np.zeros(width, np.bool_)
         has_grad[columns[watched]] = True
@@ -223,7 +245,7 @@ class Probe:
             grad_norm=grad_norm,
             has_grad=has_grad,
             layer_grad_norm=by_layer,
-            global_norm=combine_norms(norms, self._settings.norm_type) if moving else math.nan,
+            global_norm=combine_norms(norms, self._settings.norm_type) if len(norms) else math.nan,
             optimizer=context.index,
             batch_idx=context.batch_idx,
             epoch=context.epoch,
@@ -244,9 +266,10 @@ class Probe:
             return
         step.clipped_norm = clipped_norm
         if may_change and not math.isnan(clipped_norm):
+            step.may_change = True
             step.version = _version(step.moving)
         if updates:
-            self._updates.before(step.moving)
+            self._updates.before([m for m in step.moving if not is_sharded(m[0])])
 
     def after_step(self) -> Aftermath | None:
         """Measure what the step did; return it if no number of it is on the device only."""
@@ -254,14 +277,21 @@ class Probe:
         if step is None:
             return None
         step.columns, step.squares = self._updates.after()
-        if step.version >= 0 and step.version != _version(step.moving):
-            grads = [(p.grad, id(p)) for p, _, _ in step.moving if p.grad is not None]
-            step.measured = self._norms.global_norm([g for g, _ in grads], [k for _, k in grads])
+        if step.may_change and step.version != _version(step.moving):
+            step.measured = self._measure_again(step)
         # Gradients are not kept alive beyond the step that used them.
         step.moving = []
         if step.measured is None and step.squares is None:
             return self._close([])
         return None
+
+    def _measure_again(self, step: _Open) -> Tensor:
+        """Norm over all gradients as they are now, on the device, shape (1,)."""
+        grads = [(p.grad, id(p)) for p, _, _ in step.moving if p.grad is not None]
+        grads = [(grad, key) for grad, key in grads if not is_sharded(grad)]
+        norm = self._norms.global_norm([g for g, _ in grads], [k for _, k in grads])
+        shards = self._shards(step.context)
+        return shards.joined(norm) if shards else norm
 
     def flush(self) -> Aftermath | None:
         """Bring outstanding numbers to the host now; None if there are none."""
@@ -280,7 +310,7 @@ class Probe:
             return None
         if step.moving:  # no after_step: the optimizer was never really stepped (AMP overflow)
             self._updates.forget()
-            return Aftermath(step.context.step, step.context.index)
+            return Aftermath(step.context.step, step.context.index, step.layout)
         clipped = step.clipped_norm
         if step.measured is not None:
             clipped = float(late.pop(0)[0])
@@ -290,12 +320,12 @@ class Probe:
             update = assemble(
                 step.context.step,
                 step.context.index,
-                len(self.parameters.layout.parameters),
+                len(step.layout.parameters),
                 step.columns,
                 late.pop(0),
                 step.global_norm / clipped if shrunk else 1.0,
             )
-        return Aftermath(step.context.step, step.context.index, clipped, update)
+        return Aftermath(step.context.step, step.context.index, step.layout, clipped, update)
 
 
 def _join(profiles: tuple[TimeProfile, ...], flow: Flow | None) -> Flow | None:
@@ -305,8 +335,10 @@ def _join(profiles: tuple[TimeProfile, ...], flow: Flow | None) -> Flow | None:
     return replace(flow, time_profiles=(*profiles, *flow.time_profiles))
 
 
-def _version(moving: Sequence[tuple[nn.Parameter, int, Tensor]]) -> int:
+def _version(moving: Sequence[Moving]) -> int:
     """Return a number that changes whenever any gradient is written to or replaced."""
+    if any(is_sharded(p) for p, _, _ in moving):
+        return time.monotonic_ns()  # writing to a DTensor leaves no trace: look again every time
     return sum(
         -1 if p.grad is None else p.grad._version + 31 * (p.grad is not g) for p, _, g in moving
     )

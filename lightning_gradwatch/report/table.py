@@ -10,8 +10,8 @@ from typing import Literal
 from lightning_gradwatch.report.block import Block
 from lightning_gradwatch.report.grouping import ROWS, choose_rows
 from lightning_gradwatch.report.sparkline import CELLS, cells, scale
+from lightning_gradwatch.report.wording import aligned, shorten, size
 from lightning_gradwatch.report.wording import ascii_only as to_ascii
-from lightning_gradwatch.report.wording import number, shorten, size
 
 #: Widest name shown in full, narrowest one, and the narrowest trend worth drawing.
 NAME_WIDTH = 32
@@ -124,7 +124,7 @@ def make_table(
 def _value(value: float, block: Block) -> str:
     if math.isnan(value):
         return "nan" if block.nonfinite else "-"
-    return number(value)
+    return aligned(value)
 
 
 def _squeeze(trend: Sequence[float], wanted: int) -> list[int]:

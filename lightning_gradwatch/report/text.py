@@ -33,7 +33,7 @@ def to_text(report: Report, *, width: int = 100, rows: int = ROWS, ascii_only: b
         lines += ["", *table_lines(table)]
     if report.interventions:
         lines += ["", "Actions", *(f"  {entry}" for entry in report.interventions)]
-    lines += run_lines(report)
+    lines += run_lines(report, width)
     if report.problems:
         lines += ["", "Problems", *(f"  {problem}" for problem in report.problems)]
     text = "\n".join(line.rstrip() for line in lines)
@@ -77,12 +77,14 @@ def table_lines(table: Table) -> Iterator[str]:
         yield table.note()
 
 
-def run_lines(report: Report) -> Iterator[str]:
+def run_lines(report: Report, width: int = 100) -> Iterator[str]:
     """Yield versions, device and configuration, if known."""
-    if report.environment or report.config:
+    facts = (
+        ", ".join(f"{key} {value}" for key, value in report.environment.items()),
+        ", ".join(f"{key}={value!r}" for key, value in report.config.items()),
+    )
+    if any(facts):
         yield ""
         yield "Run"
-    if report.environment:
-        yield "  " + ", ".join(f"{key} {value}" for key, value in report.environment.items())
-    if report.config:
-        yield "  " + ", ".join(f"{key}={value!r}" for key, value in report.config.items())
+    for line in filter(None, facts):
+        yield from textwrap.wrap(line, width, initial_indent="  ", subsequent_indent="    ")

@@ -39,6 +39,19 @@ def number(value: float) -> str:
     return f"{value:.3g}" if 0.001 <= size < 999.5 else f"{value:.1e}"
 
 
+def aligned(value: float) -> str:
+    """Return the same with trailing zeros, so that digits stand under each other.
+
+    Example:
+        >>> [aligned(v) for v in (0.0, 0.31712, 1.5, 10.0, 393.2, 5e-5, float("nan"))]
+        ['0', '0.317', '1.50', '10.0', '393', '5.0e-05', 'nan']
+    """
+    plain = number(value)
+    if not 0.001 <= abs(value) < 999.5:
+        return plain
+    return f"{value:#.3g}".rstrip(".")
+
+
 def count(value: int, noun: str = "") -> str:
     """Return a count with thousands separators, and its noun in the plural if need be.
 

@@ -67,7 +67,8 @@ class ConsoleReporter:
         if finding.summary:
             text += f" {one_line(finding.summary)}"
         if finding.remedies and level == logging.WARNING:
-            text += f" Try: {one_line(finding.remedies[0])}"
+            # What comes after the colon is the code to write: it stands in the summary.
+            text += f" Try: {one_line(finding.remedies[0].partition(':')[0])}"
         _log.log(level, "%s", _fit(text, sys.stderr))
 
     def action(self, record: ActionRecord) -> None:
@@ -150,7 +151,14 @@ def _print_rich(report: Report, rows: int, footer: str, out: TextIO) -> bool:
         from lightning_gradwatch.report.rich_view import RichReport
     except ImportError:
         return False
-    console = Console(file=None if out is sys.stdout else out, highlight=False)
-    console.print()
-    console.print(RichReport(report, rows=rows, footer=footer))
+    console = Console(highlight=False)
+    view = RichReport(report, rows=rows, footer=footer)
+    if console.is_jupyter:
+        console.print(view)
+        return True
+    # rich would print past a live progress bar, which keeps its place if we write to stdout.
+    with console.capture() as captured:
+        console.print()
+        console.print(view)
+    out.write(captured.get())
     return True

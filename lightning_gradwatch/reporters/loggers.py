@@ -46,6 +46,10 @@ class LoggersReporter:
         self._findings: dict[tuple[str, int], Finding] = {}
         self._step = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the loggers behind: a copy of a running callback does not write."""
+        return self.__dict__ | {"_loggers": []}
+
     def start(self, run: RunInfo) -> None:
         """Remember the loggers."""
         self._forget()

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions import DecayLR
 from lightning_gradwatch.errors import GradWatchWarning
-from tests.actions.steps import EXPLODING, NONFINITE, Ranks, finding, training_for
+from tests.actions.steps import EXPLODING, NONFINITE, finding, training_for
 
 
 def sgd(lr: float = 0.1) -> torch.optim.SGD:
@@ -119,19 +119,6 @@ def test_reset_begins_a_new_run() -> None:
     assert action.apply(EXPLODING, training_for(optimizer)) is None
     action.reset()
     assert action.apply(EXPLODING, training_for(optimizer)) is not None
-
-
-def test_ranks_decay_together_and_vote_at_every_step() -> None:
-    optimizer, action = sgd(), DecayLR(cooldown=2)
-    sick = Ranks(others=True)
-    record = action.apply([], training_for(optimizer, ranks=sick))
-    assert record is not None
-    assert "another rank" in record.reason
-    healthy = Ranks()
-    for found in ([], EXPLODING, []):
-        action.apply(found, training_for(optimizer, ranks=healthy))
-    action.apply([], training_for(optimizer, ranks=healthy, amp_overflow=True))
-    assert (sick.calls, healthy.calls) == (1, 4)
 
 
 class Stubborn(LRScheduler):

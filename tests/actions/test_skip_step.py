@@ -15,7 +15,7 @@ from torch import nn, optim
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions import SkipStep
-from tests.actions.steps import EXPLODING, NONFINITE, Ranks, finding, training_for
+from tests.actions.steps import EXPLODING, NONFINITE, finding, training_for
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], optim.Optimizer]] = {
     "SGD": partial(optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1),
@@ -161,18 +161,6 @@ def test_a_resumed_run_counts_on() -> None:
     second.reset()
     second.apply(NONFINITE, training_for(sick_sgd(), stopped=stopped))
     assert len(stopped) == 1
-
-
-def test_ranks_skip_together_and_vote_at_every_step() -> None:
-    action, sick, healthy = SkipStep(), Ranks(others=True), Ranks()
-    training = training_for(sick_sgd(), ranks=sick)
-    record = action.apply([], training)
-    assert training.skipped
-    assert record is not None
-    assert record.reason == "nonfinite on another rank"
-    for found in ([], NONFINITE, []):
-        action.apply(found, training_for(sick_sgd(), ranks=healthy))
-    assert (sick.calls, healthy.calls) == (1, 3)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from lightning_gradwatch.finding import Finding, Severity
 from tests.actions.steps import (
     EXPLODING,
     NONFINITE,
-    Ranks,
     finding,
     parameters_with,
     training_for,
@@ -52,17 +51,6 @@ def test_other_codes_do_not_stop() -> None:
     assert StopTraining(on=("exploding",)).apply(NONFINITE, training) is None
     assert StopTraining().apply(NONFINITE, training_for(sgd(), amp_overflow=True)) is None
     assert not training.stopped
-
-
-def test_ranks_stop_together_and_vote_at_every_step() -> None:
-    ranks = Ranks(others=True)
-    training = training_for(sgd(), ranks=ranks)
-    StopTraining().apply([], training)
-    assert training.stopped
-    healthy = Ranks()
-    for found in ([], NONFINITE):
-        StopTraining().apply(found, training_for(sgd(), ranks=healthy))
-    assert (ranks.calls, healthy.calls) == (1, 2)
 
 
 def test_unknown_codes_are_refused() -> None:

@@ -30,14 +30,16 @@ class Model(pl.LightningModule):
             loss = loss * float("nan")
         return loss
 
-    def on_before_optimizer_step(self, optimizer):
-        squares = [
-            float(p.grad.double().square().sum()) for p in self.parameters() if p.grad is not None
-        ]
-        self.truth.append(sum(squares) ** 0.5)
-
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 0.01)
+
+
+class Truth(pl.Callback):
+    """Comes before GradWatch, and so before its actions."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        grads = [p.grad.double() for p in pl_module.parameters() if p.grad is not None]
+        pl_module.truth.append(float(torch.cat([g.flatten() for g in grads]).norm()))
 
 
 class Write(pl.Callback):
@@ -70,7 +72,7 @@ def main(place: str, strategy: str, poison: str, accumulate: str) -> None:
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", devices=2, strategy=strategy,
         logger=pl.loggers.TensorBoardLogger(place, name="log", version=0),
-        callbacks=[watch, Write(watch, place)], enable_checkpointing=False,
+        callbacks=[Truth(), watch, Write(watch, place)], enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
         accumulate_grad_batches=int(accumulate), log_every_n_steps=2,
     )  # fmt: skip

@@ -16,11 +16,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from lightning_gradwatch.errors import GradWatchWarning
 from lightning_gradwatch.probe.flow import FlowProbe
 from lightning_gradwatch.probe.gate import BackwardGate
+from lightning_gradwatch.probe.host import Host
 from lightning_gradwatch.probe.norms import wide_norm
 from tests.probe.flows import armed, flow_of, norm, read, refuse, row, same
 
@@ -468,6 +470,35 @@ def test_graph_is_freed_with_its_output_and_no_tensor_is_kept():
         gc.enable()
     assert read(probe_of_attention) is not None
     probe.disarm()
+
+
+def test_hooks_never_wait_for_the_device():
+    """Every way to the host that stalls a GPU passes one of these operators."""
+    stalls = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.__name__.split(".")[0] in ("_local_scalar_dense", "nonzero", "equal"):
+                stalls.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    net = nn.Sequential(
+        nn.Linear(4, 4), nn.ReLU(), nn.GELU(), nn.Tanh(), nn.MultiheadAttention(4, 1), OwnHead()
+    )
+    probe = armed(net)
+    x = torch.randn(3, 4)
+    with Watch():
+        h = net[:4](x)
+        net[5](net[4](h, h, h)[0]).sum().backward()
+        reading = probe.take()
+    assert stalls == []
+    flow = reading.finish(Host().fetch(reading.tensors), 1.0)
+    assert "relu in 5" in flow.modules.names
+
+
+class OwnHead(nn.Module):
+    def forward(self, x):
+        return functional.relu(x) * torch.sigmoid(x)
 
 
 def test_exception_in_a_forward_pass_leaves_the_rest_in_order():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,32 @@ def test_layout_torn_at_every_byte(whole: Path, tmp_path: Path) -> None:
         assert len(recording.actions) == 4
         assert any("segment-0000.json cannot be read" in p for p in recording.problems)
     assert read_recording(torn(whole, name, size - 1, tmp_path / "torn")).problems == ()
+
+
+def test_a_process_that_is_killed_loses_no_more_than_the_last_flush(tmp_path: Path) -> None:
+    code = (
+        "import itertools, sys\n"
+        "from lightning_gradwatch.recording import RecordingWriter\n"
+        "from lightning_gradwatch.testing import make_sample\n"
+        "writer = RecordingWriter(sys.argv[1], buffer_rows=64, flush_seconds=600)\n"
+        "for step in itertools.count():\n"
+        "    writer.add(make_sample(step, [float(step % 1000)]))\n"
+        "    print(step, flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    seen = [int(next(process.stdout)) for _ in range(300)]
+    process.kill()
+    seen += [int(line) for line in process.stdout.read().split("\n")[:-1]]
+    process.wait()
+    process.stdout.close()
+    recording = read_recording(tmp_path)
+    steps = recording.steps.tolist()
+    assert steps == list(range(len(steps)))
+    assert seen[-1] + 1 - 64 <= len(steps) <= seen[-1] + 2
+    assert recording.grad_norm[:, 0].tolist() == [float(step % 1000) for step in steps]
 
 
 def test_a_torn_segment_leaves_the_others(whole: Path, tmp_path: Path) -> None:

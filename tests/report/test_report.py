@@ -79,7 +79,7 @@ def test_no_parameters() -> None:
 def test_one_step() -> None:
     report = Report.build(run(["a.weight"], lambda _: [0.5], steps=1, loss=2.0))
     assert str(report).splitlines()[:2] == ["GradWatch: healthy", "1 step · 1 parameter in 1 layer"]
-    assert re.search(r"^a +100 +0\.5 +0\.5 +0\.5 +- ", str(report), re.MULTILINE)
+    assert re.search(r"^a +100 +0\.500 +0\.500 +0\.500 +- ", str(report), re.MULTILINE)
 
 
 def test_all_nan() -> None:

@@ -90,7 +90,9 @@ def test_a_terminal_gets_panel_and_table(finish: Callable[..., str]) -> None:
     assert "● exploding gradients · ERROR · step 10 · embed" in text
     assert "‖g‖ grew ×31." in text
     assert "→ First remedy for exploding." in text
-    assert re.search(r"^embed +100 +1 +1 +1 +- +[▁-█]{28} +exploding", text, re.MULTILINE)
+    assert re.search(
+        r"^embed +100 +1\.00 +1\.00 +1\.00 +- +[▁-█]{28} +exploding", text, re.MULTILINE
+    )
     assert re.search(r"^blocks\.1 .* ok\s*$", text, re.MULTILINE)
     assert "ClipGradNorm 3 times, up to 10 → 1" in text
     assert "tensorboard" not in text

@@ -1,0 +1,157 @@
+"""A finding together with what is known of the model: what causes and remedies are chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from lightning_gradwatch.facts import ModelFacts
+from lightning_gradwatch.finding import Finding
+
+#: Activations whose derivative goes to zero on both sides.
+_SATURATING = frozenset({"Sigmoid", "Tanh", "Hardsigmoid", "Hardtanh", "Softsign", "LogSigmoid"})
+#: Activations that are exactly zero on one side.
+_RECTIFYING = frozenset({"ReLU", "ReLU6"})
+#: Optimizers that give every parameter steps of its own size.
+_ADAPTIVE = frozenset(
+    {"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "SparseAdam"}
+)
+
+#: Steps within which one thing is taken to have led to another.
+_NEAR = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """One finding, the facts, and what came before it in the run.
+
+    Attributes:
+        finding: The finding to explain.
+        facts: What is known of the model and its optimizers.
+        earlier: The finding with the earliest onset of every code so far, merged.
+    """
+
+    finding: Finding
+    facts: ModelFacts
+    earlier: Mapping[str, Finding] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        """Whether the evidence holds a number of that name."""
+        return name in self.finding.evidence
+
+    def value(self, name: str) -> float:
+        """Return a number of the evidence; 0 if it has none of that name."""
+        return float(self.finding.evidence.get(name, 0.0))
+
+    def follows(self, code: str) -> bool:
+        """Whether that code was found before, or at the same step."""
+        cause = self.earlier.get(code)
+        return cause is not None and cause.first_step <= self.finding.first_step
+
+    def ends(self, code: str) -> bool:
+        """Whether that code was still being found when this began: this is how it ended."""
+        cause = self.earlier.get(code)
+        return (
+            cause is not None
+            and self.follows(code)
+            and cause.last_step >= self.finding.first_step - _NEAR
+        )
+
+    @property
+    def saturating(self) -> tuple[str, ...]:
+        """Kinds of saturating activations in the model."""
+        return tuple(kind for kind in self.facts.activations if kind in _SATURATING)
+
+    @property
+    def rectifying(self) -> bool:
+        """Whether the model has ReLU modules and no saturating ones."""
+        return not self.saturating and any(k in _RECTIFYING for k in self.facts.activations)
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the model has normalisation layers."""
+        return bool(self.facts.normalisations)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether an adaptive optimizer is at work."""
+        return any(name in _ADAPTIVE for name in self.facts.optimizers)
+
+    @property
+    def gain(self) -> float | None:
+        """Median std(weight) x sqrt(fan_in) of the initial weights of the layers concerned."""
+        gains = self.facts.init_gain
+        chosen = [gains[name] for name in self.finding.layers if name in gains]
+        chosen = chosen or list(gains.values())
+        return median(chosen) if chosen else None
+
+    @property
+    def small_weights(self) -> bool:
+        """Whether the initial weights shrink every signal."""
+        return self.gain is not None and self.gain < 0.4
+
+    @property
+    def large_weights(self) -> bool:
+        """Whether the initial weights blow every signal up."""
+        return self.gain is not None and self.gain > 2.0
+
+    @property
+    def shallow(self) -> bool:
+        """Whether the model has at most two layers with weight matrices."""
+        return len(self.facts.init_gain) <= 2
+
+    @property
+    def recurrent(self) -> str:
+        """Kind of the recurrent module concerned, or of the first one; "" without any."""
+        kinds = self.facts.recurrent
+        return next((kinds[n] for n in self.finding.layers if n in kinds), "") or next(
+            iter(kinds.values()), ""
+        )
+
+    @property
+    def too_long(self) -> float:
+        """By what to divide the learning rate: by how much too long the step was, at least ten.
+
+        Where the weights themselves are too large the step says nothing about the rate.
+        """
+        explosion = self.earlier.get("exploding", self.finding)
+        length = float(explosion.evidence.get("step_length", 0.0))
+        return length if length > 10 and not self.large_weights else 10.0
+
+    def words(self) -> dict[str, object]:
+        """Return what a sentence may name: the evidence, and the facts in words."""
+        index = int(self.value("optimizer"))
+        rates, optimizers = self.facts.learning_rates, self.facts.optimizers
+        rate = rates[index] if index < len(rates) else None
+        layers = self.finding.layers
+        return {
+            **self.finding.evidence,
+            "activation": " and ".join(self.saturating) or "the activation",
+            "gain": 0.0 if self.gain is None else self.gain,
+            "recurrent": self.recurrent,
+            "optimizer": optimizers[index] if index < len(optimizers) else "the optimizer",
+            "lr": "" if rate is None else f" (lr={rate:g} at the start)",
+            "lower_lr": "lr / 10" if rate is None else f"{rate / self.too_long:.1g}",
+            "first_layer": layers[0] if layers else "the first layer",
+            "last_layer": layers[-1] if layers else "the last layer",
+            "clip": f"{5 * self.value('median'):.2g}" if self.value("median") > 0 else "1.0",
+            "earlier_explosion": self.earlier.get("exploding", self.finding).first_step,
+        }
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sentence, and when it applies.
+
+    Attributes:
+        text: The sentence; `{name}` stands for one of `Case.words`.
+        when: Whether it applies to a case.
+    """
+
+    text: str
+    when: Callable[[Case], bool] = lambda case: True
+
+    def fill(self, case: Case) -> str:
+        """Return the sentence with its numbers and names."""
+        return self.text.format_map(case.words())

@@ -1,0 +1,53 @@
+"""Which findings of single steps are the same statement, and which of them tells it best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lightning_gradwatch.finding import Finding
+
+#: By kind: the number that compares occurrences, and whether more of it is worse.
+MEASURES: Mapping[str, tuple[str, bool]] = {
+    "exploding": ("norm_growth", True),
+    "spike": ("factor", True),
+    "vanishing": ("learning_share", False),
+    "vanishing in time": ("time_ratio", False),
+}
+
+
+def kind_of(finding: Finding) -> str:
+    """Return the code, told apart where one code makes two statements."""
+    in_time = finding.code == "vanishing" and "time_ratio" in finding.evidence
+    return "vanishing in time" if in_time else finding.code
+
+
+def key_of(finding: Finding) -> str:
+    """Return what findings of the same statement have in common.
+
+    Optimizers are kept apart, and so are the modules that a signal gets lost in and the layers that
+    get none; everywhere else the layers concerned change from step to step.
+    """
+    kind = kind_of(finding)
+    place = finding.layers if kind in ("vanishing in time", "no_gradient") else ()
+    return " ".join([kind, str(int(finding.evidence.get("optimizer", 0))), *place])
+
+
+def merge(known: Finding, new: Finding) -> Finding:
+    """Return one finding for both: the span of steps, the count, the most telling evidence."""
+    told = new if _tells_more(known, new) else known
+    return replace(
+        told,
+        severity=max(known.severity, new.severity),
+        first_step=min(known.first_step, new.first_step),
+        last_step=max(known.last_step, new.last_step),
+        count=known.count + new.count,
+    )
+
+
+def _tells_more(known: Finding, new: Finding) -> bool:
+    name, more = MEASURES.get(kind_of(new), ("", True))
+    old, value = known.evidence.get(name), new.evidence.get(name)
+    if old is None or value is None:
+        return old is None and (value is not None or new.severity > known.severity)
+    return value > old if more else value < old

@@ -1,0 +1,153 @@
+"""Causes and remedies fit the model: nobody is told to use what he has, or what never helped."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import pytest
+
+from lightning_gradwatch.diagnosis import Diagnosis
+from lightning_gradwatch.diagnosis.case import Case
+from lightning_gradwatch.diagnosis.causes import CAUSES, cause_of
+from lightning_gradwatch.diagnosis.remedies import REMEDIES, remedies_for
+from lightning_gradwatch.facts import ModelFacts
+from lightning_gradwatch.finding import Finding, Severity
+
+DEPTH = {"learning_share": 1e-9, "first_over_last": 1e-8, "layers": 9.0}
+ZERO = {"learning_share": 0.0, "zero_layers": 3.0, "layers": 9.0}
+TIME = {"time_ratio": 1e-12, "time_steps": 64.0}
+GROWTH = {"norm_growth": 1e4, "step_length": 200.0}
+STEEP = {"early_elasticity": 1e5, "late_elasticity": 1.0}
+LAYERS = ("net.0", "net.2", "net.4")
+
+
+def facts(activation=None, gain=0.58, norms=(), optimizer="SGD", recurrent=None, layers=LAYERS):
+    return ModelFacts(
+        activations={} if activation is None else {activation: ("net.1", "net.3")},
+        normalisations=tuple(norms),
+        recurrent={} if recurrent is None else {"rnn": recurrent},
+        init_gain=dict.fromkeys(layers, gain),
+        optimizers=(optimizer,),
+        learning_rates=(0.1,),
+        parameters=1000,
+    )
+
+
+def explain(code, evidence, model, layers=LAYERS):
+    found = Finding(code, Severity.ERROR, tuple(layers), 5, 5, 1, evidence, "It is so.")
+    [told] = Diagnosis(model).observe([found], 5)
+    return told.cause, told.remedies
+
+
+@pytest.mark.parametrize(
+    ("evidence", "model", "words"),
+    [
+        (DEPTH, facts("Sigmoid"), "sigmoid's slope is at most 1/4"),
+        (DEPTH, facts("Tanh", gain=1.0), "slope of Tanh is below 1"),
+        (DEPTH, facts("Tanh", gain=8.0), "std × √fan_in = 8; about 1 is usual"),
+        (DEPTH, facts("ReLU", gain=0.08), "too small (std × √fan_in = 0.08"),
+        (DEPTH, facts("ReLU"), "cut off by ReLU"),
+        (ZERO, facts("ReLU", gain=1.41), "dead ReLUs"),
+        (ZERO, facts("Tanh", gain=1.0), "flat parts"),
+        (DEPTH, facts("GELU", gain=1.0), "multiplies the signal by a factor below one"),
+        (TIME, facts(recurrent="RNN(tanh)"), "recurrent weights of RNN(tanh)"),
+        (TIME, facts(recurrent="LSTM"), "forget gates half open"),
+        (TIME, facts(recurrent="GRU"), "update gates half open"),
+    ],
+)
+def test_cause_of_vanishing(evidence, model, words):
+    layers = ("rnn",) if "time_ratio" in evidence else LAYERS
+    assert words in explain("vanishing", evidence, model, layers)[0]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "model", "words"),
+    [
+        (GROWTH, facts("ReLU", gain=1.41), "one step promised to lower the loss by 2e+02 times"),
+        (GROWTH, facts("ReLU", gain=8.0), "initial weights are too large (std × √fan_in = 8"),
+        (GROWTH, facts(gain=0.5, layers=("linear",)), "probably not standardised"),
+        (STEEP, facts(recurrent="RNN(tanh)"), "for every time step, and their factor is above one"),
+        ({"norm": 9.0, "max_norm": 3.0}, facts("ReLU"), "limit was set by hand"),
+    ],
+)
+def test_cause_of_exploding(evidence, model, words):
+    assert words in explain("exploding", evidence, model)[0]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        ({"loss_is_finite": 0.0, "everywhere": 1.0, "layers": 3.0}, "forward pass or the loss"),
+        ({"loss_is_finite": 1.0, "everywhere": 1.0, "layers": 3.0}, "its derivative is not"),
+        ({"loss_is_finite": 1.0, "everywhere": 0.0, "layers": 3.0}, "just behind net.4"),
+        ({"loss_is_finite": 0.0, "everywhere": 0.0, "layers": 0.0}, "The loss overflowed"),
+        ({"loss_is_finite": 1.0, "everywhere": 1.0, "overflows": 21.0}, "loss scale"),
+    ],
+)
+def test_cause_of_nonfinite(evidence, words):
+    assert words in explain("nonfinite", evidence, facts())[0]
+
+
+def every_model():
+    for activation, gain, norms, optimizer, recurrent in product(
+        (None, "Sigmoid", "Tanh", "ReLU", "GELU"),
+        (0.05, 0.58, 1.41, 30.0),
+        ((), ("net.norm",)),
+        ("SGD", "Adam"),
+        (None, "RNN(tanh)", "RNN(relu)", "LSTM", "GRU"),
+    ):
+        yield facts(activation, gain, norms, optimizer, recurrent)
+
+
+@pytest.mark.parametrize("evidence", [DEPTH, ZERO, TIME])
+def test_against_vanishing_neither_learning_rate_nor_clipping_is_advised(evidence):
+    for model in every_model():
+        advice = " ".join(explain("vanishing", evidence, model)[1])
+        assert not re.search("clip|learning rate|lr=", advice, re.IGNORECASE)
+
+
+def test_nobody_is_told_to_use_what_he_has():
+    for model in every_model():
+        depth = " ".join(explain("vanishing", DEPTH, model)[1])
+        growth = " ".join(explain("exploding", GROWTH, model)[1])
+        in_time = " ".join(explain("vanishing", TIME, model, ("rnn",))[1])
+        if "ReLU" in model.activations:
+            assert "nn.ReLU() instead" not in depth
+        if model.normalisations:
+            assert "Normalise" not in depth + growth
+        if "Adam" in model.optimizers:
+            assert "Use Adam" not in growth
+        if set(model.recurrent.values()) & {"LSTM", "GRU"}:
+            assert "nn.LSTM" not in in_time
+
+
+def test_the_best_remedies_come_first():
+    assert explain("vanishing", DEPTH, facts("Sigmoid"))[1][0].startswith("Normalise")
+    assert "residual" in explain("vanishing", DEPTH, facts("Sigmoid"))[1][1]
+    growth = explain("exploding", GROWTH, facts("ReLU", gain=1.41))[1]
+    assert growth[0] == "Lower the learning rate: lr=0.0005."  # 0.1 / 200
+    assert growth[1].startswith("Use Adam")
+    assert explain("exploding", GROWTH, facts("ReLU", gain=9.0))[1][0].startswith("Smaller initial")
+
+
+def test_every_sentence_can_be_filled_for_every_model():
+    evidences = {
+        "vanishing": [DEPTH, ZERO],
+        "vanishing in time": [TIME],
+        "exploding": [GROWTH, STEEP, {"norm": 1.0}],
+        "nonfinite": [{"everywhere": 1.0, "loss_is_finite": 0.0}, {"layers": 1.0}],
+        "spike": [{"median": 0.2}, {}],
+        "no_gradient": [{}],
+    }
+    assert set(evidences) == set(CAUSES) == set(REMEDIES)
+    for model in [*every_model(), ModelFacts()]:
+        for kind, cases in evidences.items():
+            for evidence in cases:
+                found = Finding(kind.split()[0], Severity.ERROR, (), 5, 5, 1, evidence)
+                case = Case(found, model)
+                remedies = remedies_for(case, kind)
+                assert cause_of(case, kind).endswith(".")
+                assert 1 <= len(remedies) <= 4
+                assert len(set(remedies)) == len(remedies)
+                assert all(r.rstrip().endswith(".") for r in remedies)

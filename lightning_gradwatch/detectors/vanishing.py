@@ -44,6 +44,9 @@ class VanishingGradient:
             none, 0 < time_ratio < 1.
         patience: Measured steps before the first verdict on depth, >= 1.
         sustained: Steps after which a symptom that does not go away becomes an ERROR, >= 1.
+        min_norm: A fixed limit, > 0: every step at which some layer's gradient norm (before
+            clipping) is below it is reported too. None: no fixed limit, since a small norm alone
+            is no illness: converged models and scaled losses have it.
 
     Raises:
         TypeError: An argument is not a number.
@@ -75,12 +78,14 @@ does (×0.001 per layer over 5 layers).
         time_ratio: float = 1e-4,
         patience: int = 5,
         sustained: int = 100,
+        min_norm: float | None = None,
     ) -> None:
         self.ratio = check_number("ratio", ratio, above=0, below=1)
         self.elasticity = check_number("elasticity", elasticity, above=0)
         self.time_ratio = check_number("time_ratio", time_ratio, above=0, below=1)
         self.patience = check_int("patience", patience, at_least=1)
         self.sustained = check_int("sustained", sustained, at_least=1)
+        self.min_norm = None if min_norm is None else check_number("min_norm", min_norm, above=0)
         self.reset()
 
     def reset(self) -> None:
@@ -100,10 +105,28 @@ does (×0.001 per layer over 5 layers).
             self._judge_time(sample)
         verdicts = [self._depth.get(sample.optimizer)]
         verdicts += [v for (index, _), v in self._time.items() if index == sample.optimizer]
-        for verdict in verdicts:
-            finding = None if verdict is None else verdict.at(sample.step, self.sustained)
-            if finding is not None:
-                yield finding
+        found = [v.at(sample.step, self.sustained) for v in verdicts if v is not None]
+        yield from (finding for finding in found if finding is not None)
+        if self.min_norm is not None and not any(found):
+            yield from self._below_limit(sample, self.min_norm)
+
+    def _below_limit(self, sample: Sample, limit: float) -> Iterator[Finding]:
+        low = sample.layer_has_grad & (sample.layer_grad_norm < limit)
+        if not low.any():
+            return
+        layers = tuple(
+            name for name, is_low in zip(sample.layout.layers, low, strict=True) if is_low
+        )
+        norm = float(sample.layer_grad_norm[low].min())
+        evidence = {"norm": norm, "min_norm": limit, "starved_layers": float(len(layers))}
+        if sample.optimizer:
+            evidence["optimizer"] = float(sample.optimizer)
+        summary = (
+            f"The gradient norm of {names(layers)} is down to {amount(norm)}, below the limit of "
+            f"{amount(limit)} that was set."
+        )
+        step = sample.step
+        yield Finding("vanishing", Severity.WARNING, layers, step, step, 1, evidence, summary)
 
     # ------------------------------------------------------------------ depth
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_gradwatch.layers import ROOT, Layout
+from lightning_gradwatch.probe.sharded import is_sharded
 
 #: A parameter, its column in the layout (-1: not watched) and its gradient.
 Moving = tuple[nn.Parameter, int, Tensor]
@@ -61,6 +62,7 @@ class ParameterMap:
         self._order: dict[str, int] = {}
         self._known: set[int] = set()
         self._cache: dict[int, tuple[tuple[int, ...], list[tuple[nn.Parameter, int]]]] = {}
+        self._sharded: tuple[object, list[tuple[nn.Parameter, int]]] | None = None
         self.layout = Layout((), (), (), (), (), ())
         self.refresh()
 
@@ -146,6 +148,13 @@ class ParameterMap:
             ]
             cached = self._cache[id(optimizer)] = (sizes, found)
         return cached[1]
+
+    def sharded(self, optimizer: torch.optim.Optimizer | None) -> list[tuple[nn.Parameter, int]]:
+        """Return those of them that are spread over processes, each with its column."""
+        moved = self.moved_by(optimizer)
+        if self._sharded is None or self._sharded[0] is not moved:
+            self._sharded = (moved, [(p, c) for p, c in moved if is_sharded(p)])
+        return self._sharded[1]
 
     def gradients(self, optimizer: torch.optim.Optimizer | None) -> list[Moving]:
         """Return every parameter that has a gradient for the coming step."""

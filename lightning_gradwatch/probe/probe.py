@@ -7,7 +7,6 @@ after it. Those numbers wait on the device and come along with the next reading.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -81,7 +80,7 @@ class _Open:
     moving: list[Moving]
     overflow: bool
     may_change: bool = False
-    version: int = -1
+    version: int | None = None
     clipped_norm: float = math.nan
     columns: list[int] = field(default_factory=list)
     measured: Tensor | None = None
@@ -218,7 +217,7 @@ class Probe:
 
     def _shards(self, context: StepContext) -> ShardedNorms | None:
         """Reduce the norms of sharded gradients over processes; None where there are none."""
-        spread = [(p, c) for p, c in self.parameters.moved_by(context.optimizer) if is_sharded(p)]
+        spread = self.parameters.sharded(context.optimizer)
         return ShardedNorms(spread, self._settings.norm_type) if spread else None
 
     def _sample(
@@ -267,7 +266,9 @@ class Probe:
         step.clipped_norm = clipped_norm
         if may_change and not math.isnan(clipped_norm):
             step.may_change = True
-            step.version = _version(step.moving)
+            # Writing to a sharded gradient leaves no trace: those are looked at again every time.
+            sharded = self.parameters.sharded(step.context.optimizer)
+            step.version = None if sharded else _version(step.moving)
         if updates:
             self._updates.before([m for m in step.moving if not is_sharded(m[0])])
 
@@ -337,8 +338,6 @@ def _join(profiles: tuple[TimeProfile, ...], flow: Flow | None) -> Flow | None:
 
 def _version(moving: Sequence[Moving]) -> int:
     """Return a number that changes whenever any gradient is written to or replaced."""
-    if any(is_sharded(p) for p, _, _ in moving):
-        return time.monotonic_ns()  # writing to a DTensor leaves no trace: look again every time
     return sum(
         -1 if p.grad is None else p.grad._version + 31 * (p.grad is not g) for p, _, g in moving
     )

@@ -233,3 +233,15 @@ def test_thresholds_are_for_people_who_want_their_own():
     mild = [0.02, 0.05, 0.1, 0.5, 0.8, 1.0]
     assert not replay(VanishingGradient(), train(100, mild))
     assert replay(VanishingGradient(ratio=0.05, elasticity=10), train(100, mild))
+
+
+def test_a_fixed_limit_is_reported_for_those_who_set_one() -> None:
+    samples = [
+        make_sample(t, [norm, 1.0], loss=1.0) for t, norm in enumerate((1e-3, 1e-7, math.nan))
+    ]
+    assert replay(VanishingGradient(), samples) == []
+    (found,) = replay(VanishingGradient(min_norm=1e-6), samples)
+    assert (found.layers, found.first_step, found.severity) == (("layer0",), 1, Severity.WARNING)
+    assert found.evidence["norm"] == pytest.approx(1e-7)
+    with pytest.raises(ValueError, match=r"min_norm must be a finite number > 0, got -1"):
+        VanishingGradient(min_norm=-1)

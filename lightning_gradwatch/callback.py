@@ -207,7 +207,7 @@ class GradWatch(Callback):
         """Hook modules for the coming step where that is due."""
         self._batch_idx = batch_idx
         self._batch_has_backward = False
-        self._engine.begin_batch()
+        self._engine.begin_batch(announced=pl_module.automatic_optimization)
 
     @_protected
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
@@ -218,6 +218,12 @@ class GradWatch(Callback):
         self._backward_seen = self._batch_has_backward = True
         self._micro_batches += 1
         self._engine.add_loss(loss, trainer.accumulate_grad_batches if automatic else 1.0)
+        self._engine.begin_backward()
+
+    @_protected
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        """What autograd does from here on is not the backward pass of the loss."""
+        self._engine.end_backward()
 
     @_protected
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:

@@ -158,14 +158,32 @@ class Engine:
 
     # ------------------------------------------------------------------ one step
 
-    def begin_batch(self) -> None:
-        """A batch begins: hook the modules if its step is one that is looked into."""
+    def begin_batch(self, announced: bool = False) -> None:
+        """A batch begins: hook the modules if its step is one that is looked into.
+
+        Args:
+            announced: Every backward pass of a loss stands between `begin_backward` and
+                `end_backward`, so that any other is none of ours.
+        """
         probe = self._probe
         if probe is None or not self.guard.works(probe):
             return
-        indices = range(max(len(self._optimizers), 1))
-        if any(self.settings.samples_flow(self._counts.get(i, 0)) for i in indices):
-            self.guard.call(probe, probe.arm_flow, default=None)
+        probe.gate.reset(announced)
+        count = max(len(self._optimizers), 1)
+        if any(self.settings.samples_flow(self._counts.get(i, 0)) for i in range(count)):
+            self.guard.call(probe, probe.arm_flow, several=count > 1, default=None)
+        else:
+            self.guard.call(probe, probe.disarm_flow, default=None)
+
+    def begin_backward(self) -> None:
+        """The loop is about to backpropagate a loss."""
+        if self._probe is not None:
+            self._probe.gate.enter()
+
+    def end_backward(self) -> None:
+        """It has done so."""
+        if self._probe is not None:
+            self._probe.gate.leave()
 
     def add_loss(self, loss: Tensor, factor: float = 1.0) -> None:
         """A loss is about to be backpropagated; `factor` undoes what the loop divided it by."""

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 MAX_ROWS = 4096
 MAX_BYTES = 64 * 2**20
 
+#: The same for the steps on which modules were hooked.
+MAX_FLOWS = 512
+MAX_FLOW_BYTES = 32 * 2**20
+
 _EMPTY = Layout((), (), (), (), (), ())
 _SCALARS = ("global_norm", "clipped_norm", "loss", "lr")
 
@@ -100,8 +104,9 @@ class History:
         self._count_extremes(sample)
         if sample.flow is not None:
             self.flow.append((sample.step, sample.flow))
-            if len(self.flow) > 512:
-                del self.flow[1:257:2]
+            room = min(MAX_FLOWS, max(16, MAX_FLOW_BYTES // max(sample.flow.nbytes, 1)))
+            if len(self.flow) > room:
+                del self.flow[1 : len(self.flow) // 2 + 1 : 2]
         if sample.update is not None:
             self.settle(sample.update.step, sample.update.optimizer, update=sample.update)
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from lightning_gradwatch.layers import Layout
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -66,10 +67,11 @@ class Update:
 
 @dataclass(frozen=True)
 class TimeProfile:
-    """Gradient of the loss with respect to a recurrent module's input, time step by time step.
+    """Gradient of the loss along a recurrent module, time step by time step.
 
     Attributes:
-        module: Dotted name of the `nn.RNN`, `nn.LSTM` or `nn.GRU`.
+        module: Dotted name of the `nn.RNN`, `nn.LSTM` or `nn.GRU`, whose input is measured; or of
+            a module that is fed its own output (a cell in a loop), whose output is.
         grad_norm: L2 norm over batch and features at each time step, first to last, shape (T,).
     """
 
@@ -78,14 +80,84 @@ class TimeProfile:
 
 
 @dataclass(frozen=True)
-class Flow:
-    """What the hooks on modules saw in one backward pass.
+class ModuleFlow:
+    """The backward pass at M modules and functional activations, in order of their outputs.
+
+    There is a row for every module whose output received a gradient, and for every activation
+    applied as a function between modules: `relu(fc1)` is `F.relu` of what `fc1` returns, `relu in
+    block` is one inside a module without children. Calls of one module are taken together, as
+    are the micro-batches of an accumulation window. NaN where there is nothing to measure.
 
     Attributes:
-        time_profiles: One per recurrent module whose input carries a gradient.
+        names: Dotted names of modules, and functions as above.
+        kinds: Class of each module, or name of the function.
+        leaf: No child modules (functions count as leaves), shape (M,).
+        functional: A function and no module, shape (M,).
+        calls: How many calls received a gradient, shape (M,).
+        out_grad_norm: L2 norm of the gradient of the loss at the output, without the loss scale,
+            of a mean over all samples of the step, however many micro-batches they came in, (M,).
+        gain: What backpropagation through this module alone makes of that norm: norm of its
+            contribution to the gradient at its inputs over norm at its output, shape (M,). Paths
+            around the module do not count. Measured for leaves other than `nn.RNN` and its kind.
+        zero_fraction: Share of exact zeros in the output, shape (M,).
+        nonfinite_fraction: Share of NaN and Inf in the output, shape (M,).
+        saturated_fraction: Share of outputs of a bounded activation at which its derivative is
+            below 5 % of its largest, shape (M,).
+        units: Number of units of an activation that can be off (ReLU, GELU and their kind), and 0
+            elsewhere, shape (M,). Channels after a convolution, features after a linear layer.
+        never_active: How many of them were off for every sample of this step, shape (M,).
+        active: Which of them were active, packed (see `active_units`); None where too many.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    leaf: Bools
+    functional: Bools
+    calls: Ints
+    out_grad_norm: Floats
+    gain: Floats
+    zero_fraction: Floats
+    nonfinite_fraction: Floats
+    saturated_fraction: Floats
+    units: Ints
+    never_active: Floats
+    active: tuple[npt.NDArray[np.uint8] | None, ...]
+
+    def active_units(self, row: int) -> Bools | None:
+        """Return which units of a row were active for any sample, shape (units,), or None.
+
+        Or-ing this over steps tells which units a whole window of batches never switched on.
+        """
+        packed = self.active[row]
+        if packed is None:
+            return None
+        return np.unpackbits(packed, count=int(self.units[row]), bitorder="little").astype(np.bool_)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays and masks, without the names."""
+        tables = [v for v in vars(self).values() if isinstance(v, np.ndarray)]
+        return sum(table.nbytes for table in (*tables, *(a for a in self.active if a is not None)))
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What the hooks on modules saw in the backward passes of one step.
+
+    Attributes:
+        time_profiles: One per recurrent module whose input carries a gradient, and per cell that
+            was called in a loop.
+        modules: Gradients and activations module by module; None if no module saw a gradient.
     """
 
     time_profiles: tuple[TimeProfile, ...] = ()
+    modules: ModuleFlow | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays, without the names."""
+        profiles = sum(profile.grad_norm.nbytes for profile in self.time_profiles)
+        return profiles + (self.modules.nbytes if self.modules is not None else 0)
 
 
 @dataclass(frozen=True)

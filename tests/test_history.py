@@ -7,6 +7,7 @@ import pytest
 
 from lightning_gradwatch import History
 from lightning_gradwatch.layers import Layout
+from lightning_gradwatch.sample import Flow, TimeProfile
 from lightning_gradwatch.testing import make_sample
 
 NAN, INF = float("nan"), float("inf")
@@ -92,3 +93,14 @@ def test_to_pandas():
     frame = filled(3, {}).to_pandas()
     assert frame.index.tolist() == [0, 1, 2]
     assert {"loss", "global_norm", "grad_norm/layer0"} <= set(frame.columns)
+
+
+def test_flow_is_bounded_by_memory():
+    history = History()
+    profiles = tuple(TimeProfile(f"rnn{i}", np.ones(2**16)) for i in range(2))  # 1 MiB
+    for step in range(100):
+        history.append(make_sample(step, [1.0], flow=Flow(profiles)))
+        assert sum(flow.nbytes for _, flow in history.flow) <= 33 * 2**20
+    steps = [step for step, _ in history.flow]
+    assert steps == sorted(steps)
+    assert (steps[0], steps[-1]) == (0, 99)

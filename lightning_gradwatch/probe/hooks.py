@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -37,7 +38,8 @@ class Hook:
         self.failed = failed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.call is None:
+        # A function compiled while we are armed would take the hook into its graph for good.
+        if torch.compiler.is_compiling() or self.call is None:
             return None
         try:
             return self.call(self.name, *args, **kwargs)
@@ -83,6 +85,21 @@ def is_compiled(module: nn.Module) -> bool:
     )
 
 
+def compiled_modules(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return `(name, module)` of the outermost compiled and scripted modules."""
+    found: list[tuple[str, nn.Module]] = []
+    for name, module in eager_modules(root):
+        for child_name, child in module.named_children():
+            if is_compiled(child):
+                found.append((f"{name}.{child_name}" if name else child_name, child))
+    return [("", root)] if is_compiled(root) else found
+
+
+def has_boundary(module: nn.Module) -> bool:
+    """Whether hooks on a compiled module run outside of the compiled code, and so at all."""
+    return type(module).__name__ == "OptimizedModule"
+
+
 def eager_modules(root: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return `(name, module)` of every module that no compiled module contains."""
     found: list[tuple[str, nn.Module]] = []
@@ -98,3 +115,16 @@ def eager_modules(root: nn.Module) -> list[tuple[str, nn.Module]]:
 
     walk("", root)
     return found
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is one operation, as far as hooks can tell."""
+    if isinstance(module, nn.MultiheadAttention) or is_compiled(module):
+        return True
+    children = (name for name, _ in module.named_children() if name != "parametrizations")
+    return next(children, None) is None
+
+
+def kind_of(module: nn.Module) -> str:
+    """Class as the user wrote it, below what torch.compile or a parametrisation made of it."""
+    return type(getattr(module, "_orig_mod", module)).__name__.removeprefix("Parametrized")

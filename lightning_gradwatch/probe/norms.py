@@ -217,3 +217,26 @@ def _values(grad: Tensor, p: float) -> Tensor:
         # Real and imaginary parts as neighbours have the same 2-norm, and no other.
         return torch.view_as_real(grad.resolve_conj()) if p == 2.0 else grad.abs()
     return grad
+
+
+def wide_norm(values: Tensor) -> Tensor:
+    """Return the 2-norm as one number on the device, without a look at it: any magnitude.
+
+    Squares are taken in float64, where those of every float32 have room. A float64 (and anything
+    on a device without float64) is divided by its largest element first.
+
+    Example:
+        >>> wide_norm(torch.full((4,), 1e-30))
+        tensor(2.0000e-30, dtype=torch.float64)
+    """
+    values = _values(values, 2.0)
+    if not values.numel():
+        return torch.zeros((), dtype=torch.float64 if values.device.type != "mps" else None)
+    if values.dtype != torch.float64 and values.device.type != "mps":
+        norm: Tensor = torch.linalg.vector_norm(values, dtype=torch.float64)
+        return norm
+    wide = widen(values)
+    top = wide.abs().amax()
+    scale = torch.where((top > 0) & torch.isfinite(top), top, torch.ones_like(top))
+    unit: Tensor = torch.linalg.vector_norm(wide / scale)
+    return unit * scale

@@ -76,6 +76,17 @@ class ParameterMap:
         chosen = self._include is None or matches(self._include)
         return chosen and not (self._exclude is not None and matches(self._exclude))
 
+    def watches_module(self, name: str) -> bool:
+        """Whether the patterns let a module through: by its own name, or a parameter of its own."""
+
+        def matches(patterns: Sequence[str]) -> bool:
+            own = (p for p in self.layout.parameters if layer_of_parameter(p) == name)
+            return any(fnmatchcase(n, pattern) for n in (name, *own) for pattern in patterns)
+
+        chosen = self._include is None or matches(self._include)
+        left_out = self._exclude is not None and any(fnmatchcase(name, p) for p in self._exclude)
+        return chosen and not left_out
+
     def refresh(self, also: Sequence[Tensor] = ()) -> None:
         """Rebuild the layout from the parameters that are trainable now, or were at any time.
 

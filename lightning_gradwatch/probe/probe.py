@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from lightning_gradwatch.errors import ConfigurationError
 from lightning_gradwatch.layers import Layout, combine_norms
 from lightning_gradwatch.probe import scaler as amp
+from lightning_gradwatch.probe.flow import FlowProbe
+from lightning_gradwatch.probe.gate import BackwardGate
 from lightning_gradwatch.probe.host import Host
 from lightning_gradwatch.probe.norms import NormReader
 from lightning_gradwatch.probe.order import ExecutionOrder
@@ -25,7 +27,7 @@ from lightning_gradwatch.probe.parameters import Moving, ParameterMap
 from lightning_gradwatch.probe.recurrent import TimeProbe, profile
 from lightning_gradwatch.probe.sharded import ShardedNorms, is_sharded
 from lightning_gradwatch.probe.updates import UpdateMeter, assemble
-from lightning_gradwatch.sample import Floats, Flow, Sample, Update
+from lightning_gradwatch.sample import Floats, Flow, Sample, TimeProfile, Update
 from lightning_gradwatch.settings import Settings
 
 
@@ -117,23 +119,37 @@ class Probe:
                 f"{', ...' if len(names) > 8 else ''}"
             )
         self._order: ExecutionOrder | None = ExecutionOrder(module, self._failed)
-        self._time = TimeProbe(module, self._failed)
+        self.gate = BackwardGate(module)
+        self._time = TimeProbe(module, self._failed, self.gate.counts)
+        self._flow = FlowProbe(module, self._failed, self.gate, self.parameters.watches_module)
+        self._keep_armed = False
 
     def detach(self) -> None:
         """Remove every hook and let go of the user's tensors."""
         if hasattr(self, "_time"):
-            self._time.disarm()
+            self.disarm_flow()
             if self._order is not None:
                 self._order.finish()
                 self._order = None
-            del self.parameters, self._time
+            del self.parameters, self._time, self._flow, self.gate
         self._updates.forget()
         self._losses.clear()
         self._open = None
 
-    def arm_flow(self) -> None:
-        """Hook the modules for the coming step."""
+    def arm_flow(self, several: bool = False) -> None:
+        """Hook the modules for the coming step.
+
+        Args:
+            several: Several optimizers may step in this batch: stay armed when one has.
+        """
+        self._keep_armed = several
         self._time.arm()
+        self._flow.arm()
+
+    def disarm_flow(self) -> None:
+        """Remove the hooks on modules and forget what they saw."""
+        self._time.disarm()
+        self._flow.disarm()
 
     def add_loss(self, loss: Tensor, factor: float) -> None:
         """Remember a loss that is about to be backpropagated, times `factor`, on its device."""
@@ -151,12 +167,13 @@ class Probe:
         moving = self.parameters.gradients(context.optimizer)
         shards = self._shards(context)
         dense = [m for m in moving if not is_sharded(m[2])] if shards else moving
-        squares = self._time.take()
+        squares = self._time.take(self._keep_armed)
+        flow = self._flow.take(self._keep_armed)
         scale_now = amp.scale_tensor(context.scaler)
         groups = context.optimizer.param_groups if context.optimizer is not None else []
         lr = groups[0].get("lr", math.nan) if groups else math.nan
         extra = [loss for loss, _ in self._losses]
-        extra += list(squares.values())
+        extra += [*squares.values(), *flow.tensors]
         late = self._late_tensors()
         extra += [t for t in (scale_now, lr if isinstance(lr, Tensor) else None) if t is not None]
         extra += shards.vectors if shards else []
@@ -166,6 +183,7 @@ class Probe:
         taken = iter(fetched)
         losses = [(float(next(taken)[0]), factor) for _, factor in self._losses]
         by_time = {name: next(taken) for name in squares}
+        seen = [next(taken) for _ in flow.tensors]
         loss_scale = float(next(taken)[0]) if scale_now is not None else 1.0
         rate = float(next(taken)[0]) if isinstance(lr, Tensor) else float(lr)
         columns = [column for _, column, _ in dense]
@@ -180,6 +198,8 @@ class Probe:
             context.scaler, context.optimizer
         )
         norms = raw / (loss_scale if scaled else 1.0)
+        # In the short last window of an epoch the loss was divided by more than was added up.
+        flow_scale = loss_scale * context.accumulated
         sample = self._sample(context, np.array(columns, np.intp), norms)
         loss = sum(value * factor for value, factor in losses) / loss_scale if losses else math.nan
         sample = replace(
@@ -187,9 +207,10 @@ class Probe:
             loss=loss / len(losses) if losses and context.mean_loss else loss,
             lr=rate,
             amp_overflow=amp.is_active(context.scaler) and not bool(np.isfinite(norms).all()),
-            flow=Flow(tuple(profile(n, s, loss_scale) for n, s in by_time.items()))
-            if by_time
-            else None,
+            flow=_join(
+                tuple(profile(n, s, flow_scale) for n, s in by_time.items()),
+                flow.finish(seen, flow_scale),
+            ),
         )
         self._open = _Open(context, sample.global_norm, sample.layout, moving, sample.amp_overflow)
         return sample, aftermath
@@ -306,6 +327,13 @@ class Probe:
                 step.global_norm / clipped if shrunk else 1.0,
             )
         return Aftermath(step.context.step, step.context.index, step.layout, clipped, update)
+
+
+def _join(profiles: tuple[TimeProfile, ...], flow: Flow | None) -> Flow | None:
+    """Put what was seen at inputs and at outputs together."""
+    if flow is None:
+        return Flow(profiles) if profiles else None
+    return replace(flow, time_profiles=(*profiles, *flow.time_profiles))
 
 
 def _version(moving: Sequence[Moving]) -> int:

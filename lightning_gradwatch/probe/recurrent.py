@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from lightning_gradwatch.layers import ROOT
 from lightning_gradwatch.probe.hooks import Hook, HookSet, eager_modules
+from lightning_gradwatch.probe.parameters import clean_name
 from lightning_gradwatch.sample import Floats, TimeProfile
 
 
@@ -27,13 +29,18 @@ class TimeProbe:
     Args:
         module: The root module.
         failed: Told of an exception inside a hook.
+        counts: Whether the backward pass that runs now is one of the loss.
     """
 
-    def __init__(self, module: nn.Module, failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        failed: Callable[[Exception], None],
+        counts: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._module = module
         self._failed = failed
-        self._modules = [
-            (name, m) for name, m in eager_modules(module) if isinstance(m, nn.RNNBase)
-        ]
+        self._counts = counts
         self._hooks = HookSet()
         self._squares: dict[str, Tensor] = {}
 
@@ -42,9 +49,10 @@ class TimeProbe:
         if self._hooks:
             return
         self._squares.clear()
-        for name, module in self._modules:
-            hook = Hook(self._forward, name, self._failed)
-            self._hooks.add(hook, module.register_forward_pre_hook(hook))
+        for name, module in eager_modules(self._module):
+            if isinstance(module, nn.RNNBase):
+                hook = Hook(self._forward, clean_name(name) or ROOT, self._failed)
+                self._hooks.add(hook, module.register_forward_pre_hook(hook))
 
     def disarm(self) -> None:
         """Remove the hooks and forget what they saw."""
@@ -67,7 +75,9 @@ class TimeProbe:
         time_dim = 1 if sizes is None and module.batch_first and data.dim() == 3 else 0
 
         def seen(_: str, grad: Tensor) -> None:
-            self._add(name, grad.detach(), time_dim, sizes)
+            if self._counts():
+                with torch.no_grad():
+                    self._add(name, grad.detach(), time_dim, sizes)
 
         hook = Hook(seen, name, self._failed)
         self._hooks.add(hook, data.register_hook(hook))
@@ -85,10 +95,16 @@ class TimeProbe:
         same = before is not None and before.shape == by_time.shape
         self._squares[name] = before + by_time if same and before is not None else by_time
 
-    def take(self) -> dict[str, Tensor]:
-        """Return the squared norms by time step seen since `arm`, on their device; disarm."""
+    def take(self, keep: bool = False) -> dict[str, Tensor]:
+        """Return the squared norms by time step seen so far, on their device.
+
+        Args:
+            keep: Stay armed: other optimizers will step in the same batch.
+        """
         squares = dict(self._squares)
-        self.disarm()
+        self._squares.clear()
+        if not keep:
+            self.disarm()
         return squares
 
 

@@ -1,0 +1,147 @@
+"""The autograd graph around a module: which edges enter and leave it, and what lies between.
+
+Hooks on a tensor give the gradient of everything that uses it; a skip connection around a module
+would then count as the module's own. What one module contributes passes the edges between its own
+nodes and its input, so these are looked up. The search is short: it ends at outputs of modules,
+which carry a mark in their node's `metadata` (strings and numbers; it dies with the graph).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+Edge = tuple[Node, int]
+
+#: Nodes looked at before a search gives up: no module of torch's own has more, but RNNs.
+LIMIT = 64
+
+_KEY = "lightning_gradwatch"
+
+
+@dataclass
+class Mark:
+    """What is known of an edge that is the output of a module.
+
+    Attributes:
+        names: The modules whose output it is, innermost first.
+        tap: Whoever listens to its gradient.
+        unit_dim: Dimension of the units, counted from the end; None: unknown.
+        ndim: Dimensions of the tensor.
+    """
+
+    names: list[str]
+    tap: Any
+    unit_dim: int | None
+    ndim: int
+
+
+@dataclass
+class Stretch:
+    """A part of the graph, walked from its outputs back.
+
+    Attributes:
+        nodes: Its nodes, outputs first.
+        entries: `(node, i, edge)`: the i-th edge of `node` leads to the stop `edge`.
+        marks: Outputs of modules at which it ends.
+        complete: Whether all of it was seen.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    entries: list[tuple[Node, int, Edge]] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    complete: bool = True
+
+
+def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
+    """Yield every tensor that carries a gradient in nested containers and dataclasses."""
+    if isinstance(value, Tensor):
+        if value.requires_grad and _is_plain(value):
+            yield value
+    elif depth and isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item, depth - 1)
+    elif depth and isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item, depth - 1)
+    elif depth and is_dataclass(value) and not isinstance(value, type):
+        for part in fields(value):
+            yield from tensors_in(getattr(value, part.name, None), depth - 1)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether its numbers are those of the whole tensor: not a shard, not inside a transform."""
+    wrapped = getattr(torch._C, "_functorch", None)
+    is_wrapped: Callable[[Tensor], bool] | None = getattr(
+        wrapped, "is_functorch_wrapped_tensor", None
+    )
+    return type(tensor).__name__ != "DTensor" and not (
+        is_wrapped is not None and is_wrapped(tensor)
+    )
+
+
+def edge_of(tensor: Tensor) -> Edge:
+    """Return the edge on which the tensor's gradient arrives."""
+    node = tensor.grad_fn
+    return (get_gradient_edge(tensor).node, 0) if node is None else (node, tensor.output_nr)
+
+
+def _notes(node: Node) -> dict[str, Any]:
+    # A property; torch's stub for nodes says method.
+    return cast(dict[str, Any], node.metadata)
+
+
+def mark_of(edge: Edge) -> Mark | None:
+    """Return the mark of an edge, if it is the output of a module."""
+    marks: dict[int, Mark] = _notes(edge[0]).get(_KEY, {})
+    return marks.get(edge[1])
+
+
+def set_mark(edge: Edge, mark: Mark) -> None:
+    """Note that an edge is the output of a module."""
+    _notes(edge[0]).setdefault(_KEY, {})[edge[1]] = mark
+
+
+def seen_before(node: Node) -> bool:
+    """Whether this was asked of the node before: two searches may meet the same one."""
+    notes = _notes(node)
+    was = _KEY + ".seen" in notes
+    notes[_KEY + ".seen"] = True
+    return was
+
+
+def walk(starts: Iterable[Edge], stops: Iterable[Edge] = (), limit: int = LIMIT) -> Stretch:
+    """Walk from `starts` back to `stops`, to outputs of modules and to leaves.
+
+    Args:
+        starts: Edges of the tensors to explain; not looked up among the stops.
+        stops: Edges to end at.
+        limit: Number of nodes after which to give up.
+    """
+    stretch, ends = Stretch(), set(stops)
+    queue = deque(dict.fromkeys(node for node, _ in starts))
+    known = set(queue)
+    while queue:
+        node = queue.popleft()
+        if len(stretch.nodes) == limit:
+            stretch.complete = False
+            break
+        stretch.nodes.append(node)
+        for i, (before, nr) in enumerate(node.next_functions):
+            if before is None:
+                continue
+            edge = (before, nr)
+            if edge in ends:
+                stretch.entries.append((node, i, edge))
+            elif (mark := mark_of(edge)) is not None:
+                stretch.marks.append(mark)
+            elif before not in known and before.next_functions:
+                known.add(before)
+                queue.append(before)
+    return stretch

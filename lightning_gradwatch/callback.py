@@ -68,7 +68,8 @@ class GradWatch(Callback):
             actions, gradients are read at every step all the same, since an action must not miss
             the step that matters.
         flow_every_n_steps: On these steps, and on the first ten, look into the backward pass: the
-            time profile of recurrent layers, and how weights change. 0 hooks no module.
+            gradient at every module's output, activations, the time profile of recurrent layers,
+            and how weights change. 0 hooks no module.
         log_every_n_steps: How often to write to loggers; None: the Trainer's own interval.
         norm_type: The p-norm recorded, > 0 or `"inf"`.
         include: Glob patterns over dotted names of layers or parameters to watch; None: all.
@@ -80,6 +81,7 @@ class GradWatch(Callback):
             Trainer's loggers, the console and the recording.
         record: True: write the recording below the log directory that a logger gives the run, else
             nowhere; a path: there; False: nowhere.
+        preflight: Reserved for a diagnosis before the first step; only False is accepted yet.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -107,8 +109,14 @@ class GradWatch(Callback):
         actions: Sequence[object] = (),
         reporters: Sequence[object] | None = None,
         record: bool | str | PathLike[str] = True,
+        preflight: bool = False,
     ) -> None:
         super().__init__()
+        if preflight is not False:
+            raise ValueError(
+                f"preflight={preflight!r}: the diagnosis before training is not part of this "
+                "version; leave it False. The first ten steps are looked into as they are made."
+            )
         settings = Settings.check(
             every_n_steps=every_n_steps,
             flow_every_n_steps=flow_every_n_steps,

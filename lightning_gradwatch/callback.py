@@ -21,15 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.engine import Engine
-from lightning_gradwatch.finding import Finding, Severity
-from lightning_gradwatch.history import History
 from lightning_gradwatch.lightning_base import callback_base
 from lightning_gradwatch.lightning_trainer import TrainerView
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.probe import StepContext
-from lightning_gradwatch.report import Report
+from lightning_gradwatch.seen import Seen
 from lightning_gradwatch.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,7 +54,7 @@ def _protected(method: Method) -> Method:
     return hook  # type: ignore[return-value]  # same signature; None where the method failed
 
 
-class GradWatch(Callback):
+class GradWatch(Seen, Callback):
     """Watches every layer's gradient, says what is wrong and where, and can act on it.
 
     Add it to the callbacks of a Trainer. With no `actions`, training is bit for bit what it would
@@ -130,32 +127,6 @@ class GradWatch(Callback):
         self._restored = False
         self._ordinal = self._next_ordinal()
         _WAITING.add(self)
-
-    # ------------------------------------------------------------------ what was seen
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """Findings merged over the run, in order of first step."""
-        return self._engine.diagnosis.findings
-
-    @property
-    def healthy(self) -> bool:
-        """True if there is no finding of severity WARNING or higher."""
-        return all(finding.severity < Severity.WARNING for finding in self.findings)
-
-    @property
-    def history(self) -> History:
-        """The recorded steps, bounded in memory."""
-        return self._engine.history
-
-    @property
-    def actions_taken(self) -> tuple[ActionRecord, ...]:
-        """What the actions did, oldest first; the latest 10,000."""
-        return tuple(self._engine.records)
-
-    def report(self) -> Report:
-        """Return the diagnosis of the run so far: `str()`, `.to_markdown()`, `.to_dict()`."""
-        return self._engine.report()
 
     # ------------------------------------------------------------------ life
 

@@ -12,20 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.engine import Engine
-from lightning_gradwatch.finding import Finding, Severity
 from lightning_gradwatch.hands import Hands
-from lightning_gradwatch.history import History
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.probe import StepContext
-from lightning_gradwatch.report import Report
 from lightning_gradwatch.reporters.protocol import RunInfo
+from lightning_gradwatch.seen import Seen
 from lightning_gradwatch.settings import Settings
 from lightning_gradwatch.version import __version__
 
 
-class GradientWatcher:
+class GradientWatcher(Seen):
     """Watches the gradients of a bare PyTorch (or Fabric) loop; a context manager.
 
     Call `step` between `backward()` and `optimizer.step()`, before you clip.
@@ -179,27 +176,3 @@ class GradientWatcher:
             self._engine.after_step()
         self._step += 1
         self._engine.begin_batch()
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """Findings merged over the run, in order of first step."""
-        return self._engine.diagnosis.findings
-
-    @property
-    def healthy(self) -> bool:
-        """True if there is no finding of severity WARNING or higher."""
-        return all(finding.severity < Severity.WARNING for finding in self.findings)
-
-    @property
-    def history(self) -> History:
-        """The recorded steps, bounded in memory."""
-        return self._engine.history
-
-    @property
-    def actions_taken(self) -> tuple[ActionRecord, ...]:
-        """What the actions did, oldest first; the latest 10,000."""
-        return tuple(self._engine.records)
-
-    def report(self) -> Report:
-        """Return the diagnosis of the run so far."""
-        return self._engine.report()

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo test check test-oldest clean
 
 $(STAMP): setup.cfg pyproject.toml requirements/development.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -23,5 +23,10 @@ test: $(STAMP) ## the whole test suite
 check: $(STAMP) ## what CI runs after the tests: lint, types, docs, examples
 	.ci/check
 
+test-oldest: ## the engine's tests on the oldest releases we admit, in an environment of their own
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -r requirements/oldest.txt hypothesis pytest pytest-timeout rich pandas scikit-learn
+	.venv-oldest/bin/python -m pytest tests/probe tests/trainer tests/test_engine.py tests/test_history.py --ignore tests/trainer/test_namespaces.py
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache

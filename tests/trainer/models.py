@@ -86,3 +86,13 @@ def fit(
     it = lightning(name).Trainer(**(defaults | {"callbacks": list(callbacks)} | trainer))
     it.fit(model, loader if loader is not None else data(), **fit_arguments)
     return it
+
+
+def scaler_plugin(scale: float = 1024.0) -> Any:
+    """Return a precision plugin with a real gradient scaler on the CPU."""
+    try:
+        from pytorch_lightning.plugins.precision import MixedPrecision
+    except ImportError:  # its name before 2.1
+        from pytorch_lightning.plugins.precision import MixedPrecisionPlugin as MixedPrecision
+
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_gradwatch import GradientWatcher, GradWatch
 from lightning_gradwatch.errors import GradWatchWarning
 from tests.probe.flows import norm, row
-from tests.trainer.models import data, fit, lightning, mlp, regression
+from tests.trainer.models import data, fit, lightning, mlp, regression, scaler_plugin
 
 
 class Everything(nn.Module):
@@ -46,16 +46,10 @@ class Everything(nn.Module):
         return self.head(state[0])
 
 
-def scaled_precision(scale: float = 1024.0) -> Any:
-    from pytorch_lightning.plugins import MixedPrecision
-
-    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
-
-
 def trained(watched: bool, net: nn.Module, **trainer: Any) -> tuple[dict[str, Any], torch.Tensor]:
-    lightning().seed_everything(3, verbose=False)
+    lightning().seed_everything(3)
     if trainer.pop("amp", False):
-        trainer["plugins"] = scaled_precision()
+        trainer["plugins"] = scaler_plugin()
     model = regression(copy.deepcopy(net), lambda m: torch.optim.Adam(m.parameters(), 0.01))
     watch = GradWatch(flow_every_n_steps=1, reporters=[])
     quiet = warnings.catch_warnings() if watched else contextlib.nullcontext()
@@ -124,7 +118,7 @@ def test_norms_are_those_of_one_large_batch_without_loss_scale(trainer, batches)
     net = mlp(8, 16, 16, 1)
     wanted = of_large_batch(net, data(), batches)
     if "plugins" in trainer:
-        trainer = trainer | {"plugins": scaled_precision(64.0)}
+        trainer = trainer | {"plugins": scaler_plugin(64.0)}
     flow = first_flow(copy.deepcopy(net), **trainer).flow[0][1]
     tolerance = 0.03 if "plugins" in trainer else 1e-5  # activations in half precision
     for name, value in wanted.items():
@@ -142,7 +136,7 @@ def test_short_last_window_of_an_epoch_is_measured_as_if_it_were_whole():
 
 def test_overflow_under_a_scaler_is_seen_and_harmless():
     watch = GradWatch(reporters=[])
-    fit(regression(mlp(8, 8, 1)), watch, plugins=scaled_precision(2.0**30), max_epochs=2)
+    fit(regression(mlp(8, 8, 1)), watch, plugins=scaler_plugin(2.0**30), max_epochs=2)
     flows = [flow for _, flow in watch.history.flow]
     assert not np.isfinite(flows[0].modules.out_grad_norm).all()
     assert np.nanmax(flows[0].modules.nonfinite_fraction) == 0

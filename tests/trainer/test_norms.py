@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from lightning_gradwatch import GradWatch
-from tests.trainer.models import data, fit, float64_norms, lightning, mlp, regression
+from tests.trainer.models import (
+    data,
+    fit,
+    float64_norms,
+    lightning,
+    mlp,
+    regression,
+    scaler_plugin,
+)
 
 
 def quiet(**arguments) -> GradWatch:
@@ -28,15 +36,6 @@ def assert_equals_truth(watch: GradWatch, truth: list[dict[str, float]], rel: fl
             assert got[name] == pytest.approx(value, rel=rel, nan_ok=True), (t, name)
         total = math.sqrt(sum(v * v for v in expected.values()))
         assert history.global_norm[t] == pytest.approx(total, rel=rel, nan_ok=True)
-
-
-def scaler_plugin(scale: float = 1024.0):
-    try:
-        from pytorch_lightning.plugins.precision import MixedPrecision
-    except ImportError:  # its name before 2.1
-        from pytorch_lightning.plugins.precision import MixedPrecisionPlugin as MixedPrecision
-
-    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
 
 
 def test_nan_and_inf_gradients():

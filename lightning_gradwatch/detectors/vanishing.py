@@ -18,6 +18,8 @@ from lightning_gradwatch.sample import Floats, Sample
 
 #: Measured steps judged more strictly: networks that start on a plateau often leave it by then.
 _YOUNG = KEPT
+#: How far below its limit a time profile leaves no doubt, so that one look is enough.
+_HOPELESS = 1e-5
 #: How much stricter.
 _YOUNG_FACTOR = 0.25
 
@@ -35,7 +37,7 @@ class VanishingGradient:
     Time. For `nn.RNN`, `nn.LSTM` and `nn.GRU`, by the gradient with respect to their input, first
     tenth of the time steps over the last tenth. Weight gradients do not show this. Many recurrent
     networks start out forgetful and learn to remember, so that only a profile which is still flat
-    after the first ten looks, and not on its way up, counts.
+    after the first ten looks, for two looks in a row and not on its way up, counts.
 
     Args:
         ratio: Learning share of the early half of the layers that counts as none, 0 < ratio < 1.
@@ -210,6 +212,9 @@ does (×0.001 per layer over 5 layers).
             earlier = [ratio for (ratio,) in verdict.readings]
             verdict.add([reading.ratio])
             sick = verdict.count > _YOUNG and reading.ratio < self.time_ratio
+            if sick and reading.ratio > self.time_ratio * _HOPELESS:
+                # A plateau on the way to remembering looks like this for one look, not for two.
+                sick = verdict.count > _YOUNG + 1 and earlier[-1] < self.time_ratio
             # The looks are far apart by now: a rise by a decade since the last is recovery.
             known = verdict.since is not None
             rising = not known and bool(earlier) and reading.ratio > 10 * max(earlier[-1], 1e-300)

@@ -37,7 +37,7 @@ class VanishingGradient:
     Time. For `nn.RNN`, `nn.LSTM` and `nn.GRU`, by the gradient with respect to their input, first
     tenth of the time steps over the last tenth. Weight gradients do not show this. Many recurrent
     networks start out forgetful and learn to remember, so that only a profile which is still flat
-    after the first ten looks, for two looks in a row and not on its way up, counts.
+    after the first ten looks, for three looks in a row and not on its way up, counts.
 
     Args:
         ratio: Learning share of the early half of the layers that counts as none, 0 < ratio < 1.
@@ -213,8 +213,8 @@ does (×0.001 per layer over 5 layers).
             verdict.add([reading.ratio])
             sick = verdict.count > _YOUNG and reading.ratio < self.time_ratio
             if sick and reading.ratio > self.time_ratio * _HOPELESS:
-                # A plateau on the way to remembering looks like this for one look, not for two.
-                sick = verdict.count > _YOUNG + 1 and earlier[-1] < self.time_ratio
+                # A plateau on the way to remembering looks like this for a look or two.
+                sick = verdict.count > _YOUNG + 2 and max(earlier[-2:]) < self.time_ratio
             # The looks are far apart by now: a rise by a decade since the last is recovery.
             known = verdict.since is not None
             rising = not known and bool(earlier) and reading.ratio > 10 * max(earlier[-1], 1e-300)

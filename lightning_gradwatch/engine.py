@@ -36,7 +36,7 @@ from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.sample import Sample, Update
 from lightning_gradwatch.settings import Settings
 
-#: Interventions remembered; older ones are dropped, their number is kept.
+#: Interventions remembered; older ones are dropped.
 MAX_RECORDS = 10_000
 
 

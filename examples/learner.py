@@ -63,11 +63,11 @@ class Learner(pl.LightningModule):
         self.val_score = self.metric()
 
     def metric(self) -> Metric:
-        """Return a fresh metric; higher is better."""
+        """Return a fresh metric; higher is better. Each kind of task below has its own."""
         raise NotImplementedError
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the scalar that is minimised."""
+        """Return the scalar that is minimised. Each kind of task below has its own."""
         raise NotImplementedError
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

@@ -86,6 +86,7 @@ class RecordingWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._claim()
         self._flushed = clock()
+        self._closed = False
 
     def _claim(self) -> None:
         """Take the next free number by creating its event log."""
@@ -133,7 +134,10 @@ class RecordingWriter:
 
         Raises:
             OSError: The disk is full, or the folder has gone.
+            RuntimeError: The recording is closed.
         """
+        if self._closed:
+            raise RuntimeError("the recording is closed")
         changed = sample.layout is not self._layout and sample.layout != self._layout
         # The update was made by an earlier step, whose layout may have had other columns.
         foreign = changed and self._layout is not None
@@ -142,8 +146,7 @@ class RecordingWriter:
         if sample.update is not None and not foreign:
             self._add_update(sample.update)
         steps = self._steps
-        if steps is None:  # pragma: no cover - `_open` has made it
-            raise RuntimeError("the recording is closed")
+        assert steps is not None  # `_open` has made it
         steps.add(
             step=sample.step,
             optimizer=sample.optimizer,
@@ -225,10 +228,12 @@ class RecordingWriter:
         """
         if findings is not None:
             self._events.add(diagnosis_entry(findings))
+        self._closed = True
         self._close_segment()
 
     def abandon(self) -> None:
         """Close the files as they are: the disk takes no more."""
+        self._closed = True
         for part in (self._events, self._profiles, self._updates, self._steps):
             if part is not None:
                 part.abandon()

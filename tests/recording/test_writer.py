@@ -144,3 +144,12 @@ def test_wrong_arguments(tmp_path: Path, options: dict[str, float]) -> None:
     (name,) = options
     with pytest.raises(ValueError, match=name):
         RecordingWriter(tmp_path, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", ["close", "abandon"])
+def test_a_closed_recording_says_so(tmp_path: Path, end: str) -> None:
+    writer = RecordingWriter(tmp_path)
+    writer.add(make_sample(0))
+    getattr(writer, end)()
+    with pytest.raises(RuntimeError, match="the recording is closed"):
+        writer.add(make_sample(1))

@@ -34,6 +34,10 @@ class Update:
         update_norm: L2 norm of its change, shape (P,).
         descent: Minus the inner product of gradient and change, shape (P,): by how much this
             parameter's change lowers the loss to first order. Positive in plain descent.
+        agreement: Cosine between this step's gradient and that of the measured step before, over
+            all parameters, -1 to 1: near 0 where batches pull in all directions, near 1 where the
+            same descent is still ahead. NaN on the first measured step. Taken on at most 1,024
+            evenly spaced elements of each parameter.
     """
 
     step: int
@@ -41,6 +45,7 @@ class Update:
     weight_norm: Floats
     update_norm: Floats
     descent: Floats
+    agreement: float = float("nan")
 
     @property
     def update_ratio(self) -> Floats:
@@ -56,13 +61,16 @@ class Update:
             "weight_norm": self.weight_norm.tolist(),
             "update_norm": self.update_norm.tolist(),
             "descent": self.descent.tolist(),
+            "agreement": float(self.agreement),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Update:
         """Rebuild what `to_dict` returned."""
-        norms = (np.asarray(data[n], np.float64) for n in ("weight_norm", "update_norm", "descent"))
-        return cls(int(data["step"]), int(data["optimizer"]), *norms)
+        names = ("weight_norm", "update_norm", "descent")
+        weight, moved, falls = (np.asarray(data[n], np.float64) for n in names)
+        agreement = float(data.get("agreement", float("nan")))
+        return cls(int(data["step"]), int(data["optimizer"]), weight, moved, falls, agreement)
 
 
 @dataclass(frozen=True)

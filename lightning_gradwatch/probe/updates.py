@@ -16,12 +16,16 @@ from lightning_gradwatch.sample import Floats, Update
 
 EXACT = 262_144
 
+#: Elements of each gradient kept to compare its direction with that of the next measured step.
+SKETCH = 1_024
+
 
 class UpdateMeter:
     """Copies weights before a step and compares after it."""
 
     def __init__(self) -> None:
         self._before: list[tuple[nn.Parameter, int, Tensor]] = []
+        self._directions: dict[int, Tensor] = {}
 
     def before(self, moving: Sequence[tuple[nn.Parameter, int, Tensor]]) -> None:
         """Copy what the coming step will move: `(parameter, column, gradient)`, watched ones."""
@@ -36,9 +40,10 @@ class UpdateMeter:
         self._before = []
 
     def after(self) -> tuple[list[int], Tensor | None]:
-        """Measure the change; return columns, and squares of shape (3, n) still on the device.
+        """Measure the change; return columns, and squares of shape (6, n) still on the device.
 
-        The rows are: squared weight norm, squared change norm, minus gradient times change.
+        The rows are: squared weight norm, squared change norm, minus gradient times change; and of
+        the sketches of this gradient and the one measured before: product, square, square.
         """
         columns: list[int] = []
         rows: list[Tensor] = []
@@ -49,16 +54,35 @@ class UpdateMeter:
             gradient = _gradient_places(parameter)
             falls = -torch.dot(gradient, change) if gradient is not None else before.new_tensor(0.0)
             share = parameter.numel() * (2 if parameter.is_complex() else 1) / before.numel()
-            rows.append(
-                torch.stack([before.dot(before), change.dot(change), falls]).mul_(share).cpu()
-                if parameter.device.type == "mps"
-                else torch.stack([before.dot(before), change.dot(change), falls]).mul_(share)
-            )
+            squares = torch.stack(
+                [
+                    before.dot(before),
+                    change.dot(change),
+                    falls,
+                    *self._turn(column, gradient, before.device),
+                ]
+            ).mul_(share)
+            rows.append(squares.cpu() if parameter.device.type == "mps" else squares)
             columns.append(column)
         self._before = []
         if not rows:
             return columns, None
         return columns, torch.stack([row.to(rows[0].device) for row in rows], dim=1)
+
+    def _turn(
+        self, column: int, gradient: Tensor | None, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compare a gradient with the one before, and keep it for the next."""
+        known = self._directions.pop(column, None)
+        if gradient is None:
+            zero = torch.zeros((), dtype=torch.float64, device=device)
+            return zero, zero, zero
+        stride = -(-gradient.numel() // SKETCH)
+        flat = gradient if stride <= 1 else gradient[:: stride | 1]
+        self._directions[column] = flat.clone()
+        if known is None or known.shape != flat.shape or known.device != flat.device:
+            known = torch.zeros_like(flat)
+        return flat.dot(known), flat.dot(flat), known.dot(known)
 
 
 def assemble(
@@ -75,10 +99,12 @@ def assemble(
         factor: Gradient norm before clipping over after it: descent is wanted before clipping.
     """
     weight, moved, descent = (np.full(width, np.nan) for _ in range(3))
-    table = squares.reshape(3, -1)
+    table = squares.reshape(6, -1)
     weight[columns], moved[columns] = np.sqrt(table[0]), np.sqrt(table[1])
     descent[columns] = table[2] * factor
-    return Update(step, optimizer, weight, moved, descent)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        turn = float(table[3].sum() / np.sqrt(table[4].sum()) / np.sqrt(table[5].sum()))
+    return Update(step, optimizer, weight, moved, descent, turn)
 
 
 def _places(parameter: Tensor) -> Tensor:

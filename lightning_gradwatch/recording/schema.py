@@ -53,6 +53,7 @@ def updates_dtype(parameters: int) -> np.dtype[np.void]:
         ("weight_norm", "<f4", (parameters,)),
         ("update_norm", "<f4", (parameters,)),
         ("descent", "<f4", (parameters,)),
+        ("agreement", "<f4"),
     ]
     return np.dtype(fields)
 

@@ -179,6 +179,7 @@ class RecordingWriter:
             weight_norm=_narrow(update.weight_norm),
             update_norm=_narrow(update.update_norm),
             descent=_narrow(update.descent),
+            agreement=update.agreement,
         )
 
     def _add_profile(self, sample: Sample, module: str, norms: Floats) -> None:

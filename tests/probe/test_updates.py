@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gradwatch.probe.updates import EXACT, UpdateMeter, assemble
+from lightning_gradwatch.probe.updates import EXACT, SKETCH, UpdateMeter, assemble
 
 
 def measure(parameters: list[nn.Parameter], lr: float = 0.1):
@@ -68,3 +68,38 @@ def test_complex_and_sparse_gradients():
     _, update = measure([wave, table.weight])
     assert np.isfinite(update.descent).all()
     assert update.descent[1] == pytest.approx(0.1 * (4 + 4 + 1 + 1), rel=1e-5)
+
+
+def test_agreement_is_the_cosine_with_the_measured_gradient_before():
+    meter = UpdateMeter()
+    p, q = nn.Parameter(torch.zeros(3, 2)), nn.Parameter(torch.zeros(4))
+    seen = []
+    for scale in (1e-20, 3e-20, -1e-20):
+        p.grad, q.grad = torch.randn(3, 2) * scale, torch.ones(4) * scale
+        meter.before([(p, 0, p.grad), (q, 1, q.grad)])
+        columns, squares = meter.after()
+        update = assemble(0, 0, 2, columns, squares.numpy().ravel(), 1.0)
+        seen.append((torch.cat([p.grad.flatten(), q.grad]).double(), update.agreement))
+    assert np.isnan(seen[0][1])
+    for (old, _), (new, agreement) in zip(seen, seen[1:], strict=False):
+        expected = float(old @ new / old.norm() / new.norm())
+        assert agreement == pytest.approx(expected, rel=1e-6)
+
+
+def test_agreement_of_nan_and_of_zero_gradients_is_nan():
+    meter = UpdateMeter()
+    p = nn.Parameter(torch.zeros(3))
+    for value in (float("nan"), 0.0, 1.0):
+        p.grad = torch.full((3,), value)
+        meter.before([(p, 0, p.grad)])
+        columns, squares = meter.after()
+        assert np.isnan(assemble(0, 0, 1, columns, squares.numpy().ravel(), 1.0).agreement)
+
+
+def test_the_sketch_of_a_large_gradient_is_bounded():
+    meter = UpdateMeter()
+    p = nn.Parameter(torch.zeros(100, 4096))
+    p.grad = torch.randn(100, 4096)
+    meter.before([(p, 0, p.grad)])
+    meter.after()
+    assert sum(t.numel() for t in meter._directions.values()) <= SKETCH

@@ -64,8 +64,11 @@ class Settings:
         return every > 0 and (count < FIRST_STEPS or count % every == 0)
 
     def samples_update(self, count: int) -> bool:
-        """Whether the weight change of step number `count` is measured."""
-        return count < FIRST_STEPS or count % (self.flow_every_n_steps or 50) == 0
+        """Whether the weight change of step number `count` is measured.
+
+        Always of two steps in a row: only neighbours tell whether steps undo one another.
+        """
+        return count < FIRST_STEPS or count % (self.flow_every_n_steps or 50) <= 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for the recording and for the key of the checkpoint state."""

@@ -40,7 +40,7 @@ class Seen:
         mean_abs: Mean absolute gradient.
         zero: Share of gradient entries that are 0.
         finite: No NaN and no Inf in the gradient; True without one.
-        update_ratio: Mean absolute change over mean absolute weight.
+        update_ratio: Mean absolute change over mean absolute weight; NaN without a gradient.
         kinds: Classes of the activation modules.
         not_positive: Share of outputs <= 0, shape (S, A); so the rest.
         inactive: Share of units <= 0 for the whole batch.
@@ -79,6 +79,8 @@ class Seen:
         calls = _first_by_name(a for look in raw for a in look.activations)
         w = _tables([look.weights for look in raw], list(weights), _WEIGHT)
         a = _tables([look.activations for look in raw], list(calls), _ACTIVATION)
+        # A parameter without gradient is none that a rule on training would be pointed at.
+        w[4, np.isnan(w[0]) & (w[3] != 0)] = np.nan
         layout = trace.samples[0].layout if trace.samples else None
         numel = {} if layout is None else dict(zip(layout.parameters, layout.numel, strict=True))
         at_most = max(_EPOCH_AT_LEAST, trace.steps // _EPOCHS_AT_LEAST)

@@ -18,6 +18,8 @@ PATTERNS: tuple[tuple[str, str | None], ...] = tuple(
         # Advice on what surrounds training, not on the training itself.
         (None, (r"SkipStep", r"bf16", r"[Ss]horten the way|shorter sequences", r"[Tt]rain longer")),
         ("adam", (r"^Use Adam\b", r"torch\.optim\.Adam")),
+        ("sgd", (r"^Use (plain )?SGD\b", r"torch\.optim\.SGD")),
+        ("weight_decay", (r"[Ww]eight[ _]decay",)),
         (
             "optimizer_parameters",
             (r"configure_optimizers", r"(to|in|into) the optimizer", r"optimi[sz]er .*parameters"),

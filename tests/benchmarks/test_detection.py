@@ -162,6 +162,7 @@ def test_every_remedy_is_understood() -> None:
         ("Smaller initial weights: nn.init.xavier_normal_(w).", "init"),
         ("Pass all parameters to the optimizer: self.parameters().", "optimizer_parameters"),
         ("End the schedule later: the learning rate is 0 at step 40.", "schedule"),
+        ("Less weight decay: weight_decay=0.", "weight_decay"),
         ("Use fewer layers.", "shallower"),
         ("Pray.", UNKNOWN),
     ],

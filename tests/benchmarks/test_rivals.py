@@ -93,6 +93,10 @@ class TestSageMaker:
         assert set(sagemaker.ALL.report(run)) == ({code} if code else set())
         assert sagemaker.CORE.report(run) == {}
 
+    def test_frozen_parameters_do_not_count_as_still(self) -> None:
+        run = trace([weight(), weight("frozen.weight", NAN, update_ratio=0.0)])
+        assert sagemaker.ALL.report(run) == {}
+
     @pytest.mark.parametrize(("fall", "hit"), [(0.0009, True), (0.0011, False)])
     def test_loss_not_decreasing(self, fall: float, hit: bool) -> None:
         run = trace(loss=lambda step: (1 - fall) ** (step // 10))

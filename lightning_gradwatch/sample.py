@@ -115,6 +115,8 @@ class ModuleFlow:
             elsewhere, shape (M,). Channels after a convolution, features after a linear layer.
         never_active: How many of them were off for every sample of this step, shape (M,).
         active: Which of them were active, packed (see `active_units`); None where too many.
+        in_rms: Root mean square of the data at modules with parameters that data enters, shape
+            (M,): about 1 if it is standardised. NaN at all others.
     """
 
     names: tuple[str, ...]
@@ -130,6 +132,7 @@ class ModuleFlow:
     units: Ints
     never_active: Floats
     active: tuple[npt.NDArray[np.uint8] | None, ...]
+    in_rms: Floats
 
     def active_units(self, row: int) -> Bools | None:
         """Return which units of a row were active for any sample, shape (units,), or None.

@@ -118,6 +118,14 @@ class Counts:
     of: dict[str, tuple[Tensor, Tensor | float]] = field(default_factory=dict)
     active: Tensor | None = None
 
+    def measure_input(self, args: tuple[Any, ...]) -> None:
+        """Add the squared sum of the first tensor among the arguments, if it is one of floats."""
+        data = next((a for a in args if isinstance(a, Tensor)), None)
+        if data is not None and data.is_floating_point() and data.layout == torch.strided:
+            wide = torch.promote_types(data.dtype, torch.float32)
+            norm = torch.linalg.vector_norm(data.detach(), dtype=wide)
+            self.of["input"] = (norm.square(), float(data.numel()))
+
 
 def by_values(values: Tensor, activation: Activation | None, unit_dim: int) -> Counts:
     """Count zero, non-finite and saturated elements, and say which units were active.

@@ -191,6 +191,8 @@ class FlowProbe:
             if leaf:
                 self._listeners.at_inputs(call, stretch)
             self._look(call, activation, fresh, dims)
+            if leaf and call.row.recurrent and not frame.inputs:
+                call.counts.measure_input(args)
         for i, (edge, tensor) in enumerate(outputs.items()):
             self._listeners.at_output(call, i, edge, tensor, dims[edge], name)
 

@@ -139,6 +139,7 @@ class Reading:
             units=np.array(self._units, np.int64),
             never_active=np.array([self._vectors.get(n) for n in self._never]),
             active=self._active(fetched[split:]),
+            in_rms=np.sqrt(self._fraction("input")),
         )
         return Flow(tuple(self._profiles(scale)), modules)
 

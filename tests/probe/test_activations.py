@@ -278,3 +278,11 @@ def test_nodes_are_known_by_name():
         assert found is not None
         assert found.name == name
     assert of_node((x + 1).grad_fn) is None
+
+
+def test_the_size_of_the_data_is_measured_where_it_enters():
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    x = torch.randn(16, 4) * 30
+    flow = flow_of(net, lambda: net(x).sum()).modules
+    assert flow.in_rms[flow.names.index("0")] == pytest.approx(float(x.square().mean().sqrt()))
+    assert np.isnan(flow.in_rms[[flow.names.index("1"), flow.names.index("2")]]).all()

@@ -10,6 +10,10 @@ The later version judges one look earlier; in runs of ten epochs, where the orig
 more, that would be the first epoch, at which every run is stuck. So it is left as it was.
 
 A regression has no accuracy; the share of the first epoch's loss that is gone stands in for it.
+
+The original has the accuracy of a whole epoch, the looks here are at every fifth batch. Swings and
+rises count where they exceed their threshold by more than chance does with so few batches, or every
+run that learns nothing would oscillate.
 """
 
 from __future__ import annotations
@@ -20,6 +24,9 @@ import numpy as np
 
 from benchmarks.rivals.rule import NOT_FINITE, Rule
 from benchmarks.rivals.seen import Array, Seen
+
+#: Samples of a batch, for the chance in its accuracy; the zoo's usual size.
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,14 @@ def judge(seen: Seen, params: AutoTrainer) -> dict[str, int]:
     """Look at every third epoch; the first problem ends the run."""
     losses: list[float] = []
     accuracies: list[float] = []
+    errors: list[float] = []
     gradients: set[str] = set()
     unconverged = stuck = swings = False
+    regression = bool(np.isnan(seen.accuracy).all())
     for epoch, rows in enumerate(seen.by_epoch()):
         losses.append(float(np.mean(seen.loss[rows])))
         accuracies.append(_accuracy(seen, rows, losses))
+        errors.append(_error(seen, rows, losses, accuracies[-1]))
         if epoch % params.every:
             continue
         row = int(rows[-1])
@@ -73,8 +83,8 @@ def judge(seen: Seen, params: AutoTrainer) -> dict[str, int]:
         gradients |= _gradients(seen, row, params)
         if epoch and epoch + 1 >= params.judgement * seen.epochs:
             unconverged |= max(accuracies) < params.theta
-            stuck |= max([0.0, *np.diff(accuracies)]) < params.delta
-            swings |= _swings(accuracies, params)
+            stuck |= not _rises(accuracies, errors, params)
+            swings |= _swings(accuracies, 0.0 if regression else errors, params)
         if unconverged or stuck:
             for code in ("dead_units", "exploding", "vanishing"):
                 if code in gradients:
@@ -92,6 +102,23 @@ def _accuracy(seen: Seen, rows: Array, losses: list[float]) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         gone = 1 - losses[-1] / np.float64(losses[0])
     return float(np.clip(np.nan_to_num(gone), -1, 1))
+
+
+def _error(seen: Seen, rows: Array, losses: list[float], accuracy: float) -> float:
+    """Twice the standard error of an epoch's accuracy as it is known from a few batches."""
+    regression = np.isnan(seen.accuracy).all()
+    values = seen.loss[rows] / (losses[0] or 1.0) if regression else seen.accuracy[rows]
+    error = float(np.std(values)) / np.sqrt(len(rows))
+    if not regression:  # never more than chance makes of that many samples: swings are no chance
+        chance = np.sqrt(max(accuracy * (1 - accuracy), 0.0) / (_BATCH * len(rows)))
+        error = min(error, float(chance))
+    return 2 * float(np.nan_to_num(error))
+
+
+def _rises(accuracies: list[float], errors: list[float], params: AutoTrainer) -> bool:
+    """Any rise of delta from one epoch to the next."""
+    slack = np.hypot(errors[1:], errors[:-1])
+    return bool((np.diff(accuracies) - slack >= params.delta).any())
 
 
 def _gradients(seen: Seen, row: int, params: AutoTrainer) -> set[str]:
@@ -113,8 +140,9 @@ def _gradients(seen: Seen, row: int, params: AutoTrainer) -> set[str]:
     return found
 
 
-def _swings(accuracies: list[float], params: AutoTrainer) -> bool:
+def _swings(accuracies: list[float], errors: list[float] | float, params: AutoTrainer) -> bool:
     """Pair the local maxima with the local minima, in order, and count the distant pairs."""
+    slack = np.sqrt(2) * float(np.mean(errors))
     values = np.array(accuracies)
     if len(values) < 3:
         return False
@@ -122,7 +150,7 @@ def _swings(accuracies: list[float], params: AutoTrainer) -> bool:
     high = here[(here >= before) & (here >= after)]
     low = here[(here <= before) & (here <= after)]
     pairs = min(len(high), len(low))
-    count = int((high[:pairs] - low[:pairs] >= params.zeta).sum())
+    count = int((high[:pairs] - low[:pairs] - slack >= params.zeta).sum())
     return count > 0 and count >= params.eta * len(values)
 
 

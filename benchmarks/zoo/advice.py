@@ -25,6 +25,7 @@ PATTERNS: tuple[tuple[str, str | None], ...] = tuple(
             (r"configure_optimizers", r"(to|in|into) the optimizer", r"optimi[sz]er .*parameters"),
         ),
         ("warmup", (r"[Ww]arm-?\s?up", r"learning rate slowly")),
+        ("normalisation", (r"normali[sz]e, or",)),  # named first, and so tried first
         # The action lowers the rate; before the pattern on schedules that end too early.
         ("lower_lr", (r"DecayLR",)),
         ("schedule", (r"[Ss]chedul", r"lr_scheduler", r"decays?\b.*learning rate")),
@@ -54,8 +55,11 @@ PATTERNS: tuple[tuple[str, str | None], ...] = tuple(
             "bug",
             (
                 r"\bbatch(es)?\b",
+                r"[Cc]lean the data",
+                r"away from 0|epsilon",
+                r"\bmask\b",
+                r"exponents small|logsumexp",
                 r"[Ff]ind the line|detect_anomaly",
-                r"arguments away from",
                 r"isfinite|isnan",
                 r"[Uu]se them in forward",
                 r"\.detach\(\)|no_grad",

@@ -139,17 +139,14 @@ def test_whole_table_and_document() -> None:
 
 
 #: Advice on what surrounds training; no rerun with one factor changed can tell whether it helps.
-NOT_TESTABLE = (
-    "Use precision='bf16-mixed', which has the range of float32 and needs no loss scale.",
-    "Leave such steps out: GradWatch(actions=[SkipStep()]).",
-    "Shorten the way: shorter sequences, fewer steps per second, or attention over them.",
-)
+NOT_TESTABLE = ("precision='bf16-mixed'", "SkipStep()", "shorter sequences")
 
 
 def test_every_remedy_is_understood() -> None:
     lines = {line.text for lines in REMEDIES.values() for line in lines}
     assert {text for text in lines if key_of(text) == UNKNOWN} == set()
-    assert {text for text in lines if key_of(text) is None} == set(NOT_TESTABLE)
+    untested = {text for text in lines if key_of(text) is None}
+    assert {text for text in untested if not any(part in text for part in NOT_TESTABLE)} == set()
 
 
 @pytest.mark.parametrize(

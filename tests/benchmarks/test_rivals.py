@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from benchmarks.rivals import RULES, autotrainer, deepdiagnosis, sagemaker, thresholds
@@ -222,3 +223,11 @@ def test_tuning_finds_the_gap() -> None:
     assert 1e-11 < params.low <= 1e-7
     assert params.high == thresholds.Thresholds().high
     assert thresholds.RULE.report(pairs[0][0], params) == {}
+
+
+def test_chance_in_a_few_batches_is_no_swing() -> None:
+    """A run that learns nothing: accuracies of batches of 32 scatter about 0.2."""
+    rng = np.random.default_rng(0)
+    guessed = rng.binomial(32, 0.2, 200) / 32
+    run = trace(accuracy=lambda step: guessed[step])
+    assert set(autotrainer.RULE.report(run)) == {"stalled"}

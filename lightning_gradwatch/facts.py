@@ -25,6 +25,9 @@ class ModelFacts:
         optimizers: Class names of the optimizers.
         learning_rates: Learning rate of each optimizer's first group when watching began.
         parameters: Number of trainable scalars.
+        left_out: Names of trainable parameters that no optimizer holds.
+        weight_decays: Weight decay of each optimizer's first group.
+        momenta: Momentum of each optimizer's first group; 0 where it has none.
     """
 
     activations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -34,6 +37,9 @@ class ModelFacts:
     optimizers: tuple[str, ...] = ()
     learning_rates: tuple[float, ...] = ()
     parameters: int = 0
+    left_out: tuple[str, ...] = ()
+    weight_decays: tuple[float, ...] = ()
+    momenta: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python types only."""
@@ -45,6 +51,9 @@ class ModelFacts:
             "optimizers": list(self.optimizers),
             "learning_rates": list(self.learning_rates),
             "parameters": self.parameters,
+            "left_out": list(self.left_out),
+            "weight_decays": list(self.weight_decays),
+            "momenta": list(self.momenta),
         }
 
     @classmethod
@@ -57,5 +66,9 @@ class ModelFacts:
                 "normalisations": tuple(data["normalisations"]),
                 "optimizers": tuple(data["optimizers"]),
                 "learning_rates": tuple(data["learning_rates"]),
+                **{
+                    name: tuple(data.get(name, ()))
+                    for name in ("left_out", "weight_decays", "momenta")
+                },
             }
         )

@@ -55,7 +55,26 @@ def read_facts(
         optimizers=tuple(type(o).__name__ for o in optimizers),
         learning_rates=tuple(learning_rate(o) for o in optimizers),
         parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
+        left_out=_left_out(module, optimizers),
+        weight_decays=tuple(_option(o, "weight_decay") for o in optimizers),
+        momenta=tuple(_option(o, "momentum") for o in optimizers),
     )
+
+
+def _left_out(module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> tuple[str, ...]:
+    """Name the trainable parameters that no optimizer holds; none if there is no optimizer."""
+    held = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+    if not held:
+        return ()
+    named = module.named_parameters()
+    return tuple(clean_name(n) for n, p in named if p.requires_grad and id(p) not in held)
+
+
+def _option(optimizer: torch.optim.Optimizer, name: str) -> float:
+    """Return an option of the first group; 0 where it is not set, or is no number."""
+    groups = optimizer.param_groups
+    value = groups[0].get(name, 0.0) if groups else 0.0
+    return float(value) if isinstance(value, (int, float)) else 0.0
 
 
 def _is_whole_matrix(weight: object) -> TypeGuard[nn.Parameter]:

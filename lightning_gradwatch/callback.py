@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from lightning_gradwatch.culprit.batches import Window
 from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.lightning_base import callback_base
+from lightning_gradwatch.lightning_replay import replay_of
 from lightning_gradwatch.lightning_trainer import TrainerView
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.probe import StepContext
@@ -125,6 +127,7 @@ class GradWatch(Seen, Callback):
         )
         self._engine = Engine(settings, *check_parts(detectors, actions, reporters))
         self._restored = False
+        self._window = Window()
         self._ordinal = self._next_ordinal()
         _WAITING.add(self)
 
@@ -160,6 +163,7 @@ class GradWatch(Seen, Callback):
     @_protected
     def _finish(self) -> None:
         was_attached = self._engine.attached
+        self._window.forget()
         self._engine.stop()
         if was_attached and self._trial:
             self._engine.reset()  # fast_dev_run leaves no trace
@@ -186,6 +190,8 @@ class GradWatch(Seen, Callback):
         """Hook modules for the coming step where that is due."""
         self._batch_idx = batch_idx
         self._batch_has_backward = False
+        if self._engine.attached and self._engine.seeker.wants_batches:
+            self._window.add(batch, batch_idx)
         self._engine.begin_batch(announced=pl_module.automatic_optimization)
 
     @_protected
@@ -234,6 +240,7 @@ class GradWatch(Seen, Callback):
                 mean_loss=automatic,
                 batch_idx=self._batch_idx,
                 epoch=trainer.current_epoch,
+                replay=lambda: replay_of(trainer, pl_module, self._window),
             ),
             may_change=self._others_may_clip,
         )
@@ -244,6 +251,8 @@ class GradWatch(Seen, Callback):
     ) -> None:
         """Write to the loggers on the steps on which Lightning writes the user's metrics."""
         view = TrainerView(trainer, pl_module)
+        if not view.is_accumulating:
+            self._window.forget()
         if not view.is_accumulating and (view.step + 1) % self._log_every == 0:
             self._engine.log()
 
@@ -251,7 +260,8 @@ class GradWatch(Seen, Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the module's `log`, which Lightning puts on callbacks: the model behind it."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
+        kept = {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
+        return kept | {"_window": Window()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to decide as this one would: plain Python values."""

@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.audience import Audience
+from lightning_gradwatch.culprit.seeker import Seeker
 from lightning_gradwatch.diagnosis import Diagnosis
 from lightning_gradwatch.facts import ModelFacts
 from lightning_gradwatch.finding import CODES, Finding, Severity
@@ -67,6 +68,7 @@ class Engine:
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hands = Hands()
+        self.seeker = Seeker()
         self.reset()
 
     # ------------------------------------------------------------------ life
@@ -81,6 +83,7 @@ class Engine:
         self._update_due: Aftermath | None = None
         self._latest: dict[int, Sample] = {}
         self._held: Sample | None = None
+        self.seeker.reset()
         for part in (*self.detectors, *self.actions):
             if hasattr(part, "reset"):
                 self.guard.call(part, part.reset, default=None)
@@ -224,7 +227,7 @@ class Engine:
                 if recorded:
                     self.guard.call(self.history, self.history.append, sample, default=None)
                     self._held = sample
-                findings = self._detect(sample)
+                findings = self._detect(sample, context)
                 self._latest[sample.optimizer] = sample
             if self.actions:
                 # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
@@ -250,18 +253,28 @@ class Engine:
             return sample  # the layout has changed since: its columns mean something else
         return replace(sample, update=due.update)
 
-    def _detect(self, sample: Sample) -> list[Finding]:
+    def _detect(self, sample: Sample, context: StepContext) -> list[Finding]:
         found: list[Finding] = []
         for detector in self.detectors:
             found += self.guard.call(
                 detector, lambda d=detector: list(d.update(sample)), default=[]
             )  # fmt: skip
+        if context.replay is not None:
+            found = self.guard.call("the replay", self._seek, found, context, default=found)
         self.audience.findings(
             self.guard.call(
                 "the diagnosis", self.diagnosis.observe, found, sample.step, default=found
             )
         )
         return found
+
+    def _seek(self, found: list[Finding], context: StepContext) -> list[Finding]:
+        """Name who produced a NaN, while the weights are still those that it came from."""
+        probe = self._probe
+        if probe is None or context.replay is None or not any(f.code == "nonfinite" for f in found):
+            return found
+        probe.disarm_flow()  # its hooks are not for the replay
+        return self.seeker.seek(found, context.replay, context.batch_idx, self.history)
 
     def _agree(self, findings: list[Finding], step: int) -> list[Finding]:
         """Add what only other ranks found: a loss, unlike a gradient, is each rank's own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_gradwatch.culprit.batches import Kept
+from lightning_gradwatch.culprit.find import Replay
 from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.parts import check_parts
@@ -135,6 +137,11 @@ class GradientWatcher(Seen):
     ) -> None:
         self._engine.stop()
 
+    def _replay(self, forward: Callable[[], torch.Tensor]) -> Replay:
+        scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
+        batches = [Kept(None, self._step, {})]  # the closure has its own
+        return Replay(self._model, lambda batch, index: forward(), batches, scale)
+
     def _stop(self, reason: str) -> None:
         self.should_stop = reason
 
@@ -144,6 +151,7 @@ class GradientWatcher(Seen):
         *,
         optimizer: torch.optim.Optimizer | None = None,
         step: int | None = None,
+        replay: Callable[[], torch.Tensor] | None = None,
     ) -> None:
         """Read the gradients that the optimizer is about to use, judge them, act on them.
 
@@ -151,6 +159,9 @@ class GradientWatcher(Seen):
             loss: The loss they came from, one element; without it some findings are less certain.
             optimizer: Which optimizer is about to step, if there are several.
             step: Position on the x axis; default: the number of calls so far.
+            replay: Makes the forward pass of this step once more and returns the loss. Called only
+                where NaN or Inf was found, to name the module that produced it; what it changes in
+                the model is put back. Under DDP, let it call the module inside the wrapper.
 
         Raises:
             RuntimeError: called outside the `with` block.
@@ -169,6 +180,7 @@ class GradientWatcher(Seen):
                 index=self._engine.index_of(chosen),
                 scaler=self._scaler,
                 batch_idx=self._step,
+                replay=None if replay is None else lambda: self._replay(replay),
             ),
             may_change=True,
         )

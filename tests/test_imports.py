@@ -14,7 +14,10 @@ import lightning_gradwatch
 PACKAGE = Path(lightning_gradwatch.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 #: Parts that may know torch, and the ones that may know Lightning.
-TORCH = {"probe", "actions", "engine.py", "watcher.py", "callback.py", "lightning_trainer.py"}
+TORCH = {
+    "probe", "actions", "culprit", "engine.py", "watcher.py", "callback.py", "lightning_trainer.py",
+    "lightning_replay.py",
+}  # fmt: skip
 LIGHTNING = {"lightning_base.py"}
 
 

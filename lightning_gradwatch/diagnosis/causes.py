@@ -105,9 +105,57 @@ _EXPLODING = (
 
 _NONFINITE = (
     Line(
+        "The data hold values that are not finite: a missing value, a division in the "
+        "preparation, or a number outside the range of its type.",
+        lambda case: case.has("culprit_batch"),
+    ),
+    Line(
         "It follows from the explosion at step {earlier_explosion}: the numbers outgrew what a "
         "float can hold.",
         lambda case: case.ends("exploding"),
+    ),
+    Line(
+        "Training had already broken the weights: an earlier step had a gradient that was not "
+        "finite, or was far too long.",
+        lambda case: case.has("culprit_weight"),
+    ),
+    Line(
+        "A buffer is not finite, which no gradient mends: running statistics that saw a bad batch, "
+        "or a table computed with a division by 0.",
+        lambda case: case.has("culprit_buffer"),
+    ),
+    Line(
+        "Half precision ends at {out_of_range:,.0f}; the values here are larger.",
+        lambda case: 0 < case.value("out_of_range") < 1e6,
+    ),
+    Line(
+        "The values outgrew what a float can hold: they are not kept in range on their way here.",
+        lambda case: case.value("out_of_range") > 0,
+    ),
+    Line(
+        "Some row of the attention mask allows no position at all, as padding does for a sequence "
+        "of length 0.",
+        lambda case: case.value("masked") == 1 and case.has("of_softmax"),
+    ),
+    Line(
+        "Nothing was left to average: an empty selection, such as a batch without a single target.",
+        lambda case: case.has("empty") and case.has("of_mean"),
+    ),
+    Line(
+        "Its slope at 0 is infinite, so that the forward pass is fine and the backward pass is "
+        "not; torch.where does not help, since it hides a value and not its derivative.",
+        lambda case: case.value("in_forward") == 0 and case.value("zeros") > 0,
+    ),
+    Line(
+        "An argument reached 0 or went below it, where the function is not defined.",
+        lambda case: (
+            case.value("in_forward") == 1 and (case.value("zeros") + case.value("negatives")) > 0
+        ),
+    ),
+    Line(
+        "It did not come back when the batch was replayed: another rank's batch, random numbers "
+        "of numpy, a batch that can be read only once, or a fault of the device.",
+        lambda case: case.value("replayed") == 1 and case.value("reproduced") == 0,
     ),
     Line(
         "The loss scale cannot become small enough: the gradients are too large for half "

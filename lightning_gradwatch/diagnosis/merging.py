@@ -10,6 +10,7 @@ from lightning_gradwatch.finding import Finding
 #: By kind: the number that compares occurrences, and whether more of it is worse.
 MEASURES: Mapping[str, tuple[str, bool]] = {
     "exploding": ("norm_growth", True),
+    "nonfinite": ("reproduced", True),
     "spike": ("factor", True),
     "vanishing": ("learning_share", False),
     "vanishing in time": ("time_ratio", False),

@@ -116,25 +116,76 @@ _EXPLODING = (
     _DECAY,
 )
 
+
+def _found(case: Case) -> bool:
+    """Whether it is known where NaN or Inf began."""
+    return case.has("in_forward")
+
+
 _NONFINITE = (
-    Line(_LOWER_LR.text, lambda case: case.ends("exploding")),
-    Line(_ADAM.text, lambda case: case.ends("exploding") and not case.adaptive),
+    Line(
+        "Clean the data, and let the dataset say so: assert torch.isfinite(x).all().",
+        lambda case: case.has("culprit_batch"),
+    ),
+    Line(
+        "Keep the argument of log away from 0: torch.log(x.clamp_min(1e-8)), or work with logits: "
+        "F.log_softmax, F.binary_cross_entropy_with_logits.",
+        lambda case: case.has("of_log"),
+    ),
+    Line(
+        "Add an epsilon inside the root: torch.sqrt(x + 1e-8), (x.square().sum(-1) + 1e-8).sqrt().",
+        lambda case: any(case.has(f"of_{name}") for name in ("sqrt", "norm", "power", "rsqrt")),
+    ),
+    Line(
+        "Keep the divisor away from 0: a / (b + 1e-8), or a / b.clamp_min(1e-8).",
+        lambda case: case.has("of_division"),
+    ),
+    Line(
+        "Let every row of the mask allow one position at least, or zero such rows afterwards: "
+        "torch.nan_to_num(weights).",
+        lambda case: case.value("masked") == 1 and case.has("of_softmax"),
+    ),
+    Line(
+        "Leave the term out where nothing was selected: "
+        "loss = x[mask].mean() if mask.any() else x.sum() * 0.",
+        lambda case: case.has("empty"),
+    ),
+    Line(
+        "Keep exponents small: torch.exp(x.clamp_max(80)), torch.logsumexp, F.softplus.",
+        lambda case: case.has("of_exp"),
+    ),
+    Line(_LOWER_LR.text, lambda case: case.ends("exploding") or case.has("culprit_weight")),
+    Line(
+        _ADAM.text,
+        lambda case: case.ends("exploding") and not case.adaptive and not case.has("culprit_batch"),
+    ),
     Line(
         "Use precision='bf16-mixed', which has the range of float32 and needs no loss scale.",
-        lambda case: case.has("overflows"),
+        lambda case: case.has("overflows") or 0 < case.value("out_of_range") < 1e6,
+    ),
+    Line(
+        "Bring the values down before this place: normalise, or lower the learning rate.",
+        lambda case: case.value("out_of_range") > 0,
+    ),
+    Line(
+        "Start from a checkpoint of before, and keep such steps out from there on: "
+        "GradWatch(actions=[SkipStep()]).",
+        lambda case: case.has("culprit_weight") or case.has("culprit_buffer"),
     ),
     Line(
         "Look at the batch: assert torch.isfinite(x).all().",
-        lambda case: not case.ends("exploding") and case.value("loss_is_finite") == 0,
+        lambda case: (
+            not case.ends("exploding") and not _found(case) and case.value("loss_is_finite") == 0
+        ),
     ),
     Line(
         "Find the line: Trainer(detect_anomaly=True), or torch.autograd.set_detect_anomaly(True).",
-        lambda case: not case.ends("exploding"),
+        lambda case: not case.ends("exploding") and not _found(case),
     ),
     Line(
         "Keep arguments away from 0: torch.sqrt(x + 1e-8), torch.log(x.clamp_min(1e-8)), "
         "a / (b + 1e-8).",
-        lambda case: not case.ends("exploding"),
+        lambda case: not case.ends("exploding") and not _found(case),
     ),
     Line("Leave such steps out: GradWatch(actions=[SkipStep()])."),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,9 @@ from lightning_gradwatch.probe.updates import UpdateMeter, assemble
 from lightning_gradwatch.sample import Floats, Flow, Sample, TimeProfile, Update
 from lightning_gradwatch.settings import Settings
 
+if TYPE_CHECKING:
+    from lightning_gradwatch.culprit.find import Replay
+
 
 @dataclass(frozen=True)
 class StepContext:
@@ -44,6 +48,7 @@ class StepContext:
         mean_loss: Losses of several backward passes are averaged (accumulation) and not summed.
         batch_idx: Index of the batch.
         epoch: Index of the epoch.
+        replay: Returns how to make the step's forward pass again; None: nobody knows.
     """
 
     step: int
@@ -54,6 +59,7 @@ class StepContext:
     mean_loss: bool = False
     batch_idx: int = 0
     epoch: int = 0
+    replay: Callable[[], Replay] | None = None
 
 
 @dataclass(frozen=True)

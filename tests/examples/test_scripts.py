@@ -35,6 +35,7 @@ def run(words, folder):
         ["examples/residual.py"],
         ["-m", "examples.rnn"],
         ["examples/classic_failures.py"],
+        ["-m", "examples.custom_detector"],
         ["-m", "examples.demo"],
     ],
     ids=" ".join,

@@ -24,7 +24,7 @@ from benchmarks.scoring import Report, Score, score
 from benchmarks.tables import (
     LABEL,
     OURS,
-    SUMMARY,
+    SHORT,
     by_label,
     detail,
     document,
@@ -100,7 +100,7 @@ def main() -> None:
     else:
         scores, changes = score_all(pairs, pairs if args.split == "tuning" else load("tuning"))
     console, ours = Console(), scores[OURS]
-    _show(console, f"{args.split}: {len(pairs)} runs", SUMMARY, summary(scores))
+    _show(console, f"{args.split}: {len(pairs)} runs", SHORT, summary(scores))
     _show(console, f"{OURS} by code", LABEL, by_label(ours))
     console.print("\n".join(remedy_lines(ours)), highlight=False)
     if args.misses:

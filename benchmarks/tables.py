@@ -19,6 +19,8 @@ SUMMARY = (
     "right before half of the run",
     "median step",
 )
+#: The same for a terminal of 80 columns.
+SHORT = ("detector", "false", "right", "exact", "micro", "macro", "early", "step")
 
 LABEL = ("code", "runs", "precision", "recall", "F1", "false", "missed")
 FAMILY = ("family", "healthy", "faulty", "exact")

@@ -67,7 +67,6 @@ def judge(seen: Seen, params: AutoTrainer) -> dict[str, int]:
     errors: list[float] = []
     gradients: set[str] = set()
     unconverged = stuck = swings = False
-    regression = bool(np.isnan(seen.accuracy).all())
     for epoch, rows in enumerate(seen.by_epoch()):
         losses.append(float(np.mean(seen.loss[rows])))
         accuracies.append(_accuracy(seen, rows, losses))
@@ -84,7 +83,7 @@ def judge(seen: Seen, params: AutoTrainer) -> dict[str, int]:
         if epoch and epoch + 1 >= params.judgement * seen.epochs:
             unconverged |= max(accuracies) < params.theta
             stuck |= not _rises(accuracies, errors, params)
-            swings |= _swings(accuracies, 0.0 if regression else errors, params)
+            swings |= _swings(accuracies, errors, params)
         if unconverged or stuck:
             for code in ("dead_units", "exploding", "vanishing"):
                 if code in gradients:
@@ -140,7 +139,7 @@ def _gradients(seen: Seen, row: int, params: AutoTrainer) -> set[str]:
     return found
 
 
-def _swings(accuracies: list[float], errors: list[float] | float, params: AutoTrainer) -> bool:
+def _swings(accuracies: list[float], errors: list[float], params: AutoTrainer) -> bool:
     """Pair the local maxima with the local minima, in order, and count the distant pairs."""
     slack = np.sqrt(2) * float(np.mean(errors))
     values = np.array(accuracies)

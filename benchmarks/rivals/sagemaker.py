@@ -1,7 +1,7 @@
 """SageMaker Debugger's built-in rules, after their documentation; the rules themselves are closed.
 
 `CORE` holds VanishingGradient, ExplodingTensor, DeadRelu and SaturatedActivation, `ALL` also
-WeightUpdateRatio and LossNotDecreasing. Every tensor is looked at at every look.
+WeightUpdateRatio and LossNotDecreasing, the rules on progress. Every look is at every tensor.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ _GRID = {
     "sigmoid_high": (5.0, 7.0, 10.0, 16.99999),
     "saturated": (0.1, 0.25, 0.5, 0.75, 0.9),
 }
-CORE = Rule("SageMaker core rules", judge, SageMaker(), _GRID)
+CORE = Rule("SageMaker core", judge, SageMaker(), _GRID)
 ALL = Rule(
-    "SageMaker with update ratio and loss rules",
+    "SageMaker core + progress",
     judge,
     replace(SageMaker(), progress=True),
     {

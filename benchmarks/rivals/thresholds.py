@@ -47,7 +47,7 @@ def judge(seen: Seen, params: Thresholds) -> dict[str, int]:
 
 
 RULE = Rule(
-    "per-layer thresholds 1e-6 / 100",
+    "norm < 1e-6 or > 100",
     judge,
     Thresholds(),
     {

@@ -117,6 +117,8 @@ class ModuleFlow:
         active: Which of them were active, packed (see `active_units`); None where too many.
         in_rms: Root mean square of the data at modules with parameters that data enters, shape
             (M,): about 1 if it is standardised. NaN at all others.
+        out_rms: Root mean square of the (first) output, shape (M,).
+        elements: Number of elements of it, shape (M,); 0 where it was not looked at.
     """
 
     names: tuple[str, ...]
@@ -133,6 +135,8 @@ class ModuleFlow:
     never_active: Floats
     active: tuple[npt.NDArray[np.uint8] | None, ...]
     in_rms: Floats
+    out_rms: Floats
+    elements: Floats
 
     def active_units(self, row: int) -> Bools | None:
         """Return which units of a row were active for any sample, shape (units,), or None.

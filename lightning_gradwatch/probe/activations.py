@@ -122,9 +122,7 @@ class Counts:
         """Add the squared sum of the first tensor among the arguments, if it is one of floats."""
         data = next((a for a in args if isinstance(a, Tensor)), None)
         if data is not None and data.is_floating_point() and data.layout == torch.strided:
-            wide = torch.promote_types(data.dtype, torch.float32)
-            norm = torch.linalg.vector_norm(data.detach(), dtype=wide)
-            self.of["input"] = (norm.square(), float(data.numel()))
+            self.of["input"] = _square(data.detach())
 
 
 def by_values(values: Tensor, activation: Activation | None, unit_dim: int) -> Counts:
@@ -141,6 +139,8 @@ def by_values(values: Tensor, activation: Activation | None, unit_dim: int) -> C
     if values.is_complex() or values.layout != torch.strided:
         return counts
     total = float(values.numel())
+    if values.is_floating_point():
+        counts.of["output"] = _square(values)
     broken = torch.nan_to_num(values - values, nan=1.0)  # Inf - Inf is NaN, as is NaN - NaN
     counts.of["nonfinite"] = (broken.sum(dtype=torch.float32), total)
     on = torch.nan_to_num(values.abs(), nan=1.0).sign_()
@@ -187,6 +187,12 @@ def by_gradients(
         steep = _rows(known & ~flat, unit_dim).any(dim=0)
         counts.active = steep | ~_rows(known, unit_dim).any(dim=0)
     return counts
+
+
+def _square(values: Tensor) -> tuple[Tensor, float]:
+    """Return the squared norm, and of how many elements."""
+    wide = torch.promote_types(values.dtype, torch.float32)
+    return torch.linalg.vector_norm(values, dtype=wide).square(), float(values.numel())
 
 
 def _rows(values: Tensor, unit_dim: int) -> Tensor:

@@ -140,6 +140,8 @@ class Reading:
             never_active=np.array([self._vectors.get(n) for n in self._never]),
             active=self._active(fetched[split:]),
             in_rms=np.sqrt(self._fraction("input")),
+            out_rms=np.sqrt(self._fraction("output")),
+            elements=self._elements(),
         )
         return Flow(tuple(self._profiles(scale)), modules)
 
@@ -166,6 +168,16 @@ class Reading:
             if total:
                 out[i] = count / total
         return out
+
+    def _elements(self) -> Floats:
+        """Return how many elements the outputs have that were looked at."""
+        get = self._vectors.get
+        return np.array(
+            [
+                sum(get(counts["output"][1]) for _, _, counts in calls if "output" in counts)
+                for calls in self._calls
+            ]
+        )
 
     def _active(self, packed: Sequence[Floats]) -> tuple[Bits | None, ...]:
         found: list[Bits | None] = [None] * len(self._rows)

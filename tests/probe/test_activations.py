@@ -285,4 +285,7 @@ def test_the_size_of_the_data_is_measured_where_it_enters():
     x = torch.randn(16, 4) * 30
     flow = flow_of(net, lambda: net(x).sum()).modules
     assert flow.in_rms[flow.names.index("0")] == pytest.approx(float(x.square().mean().sqrt()))
+    out = net[0](x)
+    assert flow.out_rms[0] == pytest.approx(float(out.square().mean().sqrt()))
+    assert flow.elements.tolist()[:2] == [128, 128]
     assert np.isnan(flow.in_rms[[flow.names.index("1"), flow.names.index("2")]]).all()

@@ -150,12 +150,20 @@ def oscillating(run: Measured) -> Symptom:
     if len(looks) < len(run.looks):  # what ends in NaN has no second half
         return Symptom("oscillating", value, 0 if value > 0.3 else -1)
     if value >= 1.0:
-        climbed = 0.0
-        for a, b in zip(looks, looks[1:], strict=False):
-            climbed += max(0.0, b.loss - a.loss)
-            if climbed >= 1.0:
-                return Symptom("oscillating", value, 1, b.step)
+        return Symptom("oscillating", value, 1, _second_climb(looks))
     return Symptom("oscillating", value, -1 if value <= 0.3 else 0)
+
+
+def _second_climb(looks: Sequence[Look]) -> int:
+    """Return when the loss had climbed by L_const after its first fall: one jump is no swing."""
+    climbed, fell, rose = 0.0, False, False
+    for a, b in zip(looks, looks[1:], strict=False):
+        rose = rose or b.loss > a.loss
+        fell = fell or (rose and b.loss < a.loss)
+        climbed += max(0.0, b.loss - a.loss) if fell else 0.0
+        if climbed >= 1.0:
+            return b.step
+    return looks[-1].step
 
 
 def nonfinite(run: Measured) -> Symptom:

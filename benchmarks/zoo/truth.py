@@ -28,8 +28,18 @@ from benchmarks.zoo.train import Measured, measure
 #: What a competent model reaches, over L_const; see `references.py`.
 REFERENCES = Path(__file__).parent / "references.json"
 
-#: A symptom that begins at the same look as its cause is that cause's work.
-CAUSES = ("nonfinite", "exploding", "dead_units", "saturated", "oscillating", "vanishing")
+#: Of two symptoms that begin at the same look, the one that brings the other about: a gradient that
+#: explodes throws the loss about and ends in Inf; a layer on flat parts lets no gradient through.
+EXPLAINS = {
+    ("exploding", "oscillating"),
+    ("exploding", "nonfinite"),
+    ("oscillating", "nonfinite"),
+    ("saturated", "vanishing"),
+    ("dead_units", "vanishing"),
+}
+
+#: A layer with fewer dead units still passes a good part on; then what vanishes died first.
+BLOCKED = 0.95
 
 SUCCEEDED, FAILED, NEVER = 0.7, 0.4, 0.15
 
@@ -111,7 +121,7 @@ def examine(case: Case, seed: int) -> Outcome:
     else:
         outcome.verdict = _faulty(case, run, config, p, found)
         if outcome.verdict is None:
-            outcome.reason = "fails without a clear symptom"
+            outcome.reason = "fails without a clear first symptom"
     return outcome
 
 
@@ -142,12 +152,27 @@ def _faulty(
     there = [s for s in found if s.zone == 1]
     unclear = {s.code for s in found if s.zone == 0}
     if there:
-        there.sort(key=lambda s: (s.onset, CAUSES.index(s.code)))
-        first, later = there[0], {s.code for s in there[1:]}
-        return _verdict(case, p, (first.code,), later | unclear, first.onset)
+        first = _cause([s for s in there if s.onset == min(t.onset for t in there)])
+        if first is None:
+            return None
+        return _verdict(case, p, (first.code,), {s.code for s in there} | unclear, first.onset)
     if best_progress(run, config) <= NEVER and "vanishing" not in unclear:
         return _verdict(case, p, ("stalled",), unclear, 0)
     return None
+
+
+def _cause(together: list[Symptom]) -> Symptom | None:
+    """Return which of several with one onset explains all others; None if that is open."""
+
+    def explains(one: Symptom, other: Symptom) -> bool:
+        if {one.code, other.code} == {"dead_units", "vanishing"}:
+            dead = one if one.code == "dead_units" else other
+            return (one is dead) == (dead.value >= BLOCKED)
+        return (one.code, other.code) in EXPLAINS
+
+    return next(
+        (s for s in together if all(explains(s, o) for o in together if o is not s)), None
+    )
 
 
 def judge(case: Case, with_remedies: bool = True) -> Outcome:

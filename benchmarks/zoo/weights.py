@@ -58,7 +58,8 @@ def initialise(net: nn.Module, config: Config) -> None:
     for module in net.modules():
         if isinstance(module, Block):
             weight, bias = module.linear.weight, module.linear.bias
-            assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+            assert isinstance(weight, Tensor)
+            assert isinstance(bias, Tensor)
             _initialise(weight, config, rectified)
             if config.init != "torch" or config.bias:
                 nn.init.constant_(bias, config.bias)
@@ -74,7 +75,9 @@ def initialise(net: nn.Module, config: Config) -> None:
     head = getattr(net, "head", None)
     if isinstance(head, nn.Linear) and config.arch in ("mlp", "cnn", "autoencoder", "bag"):
         if not (config.arch == "autoencoder" and config.tied):
-            _initialise(head.weight, config, False)
+            # The large gain of a saturating net stays out of its head, or the loss would explode.
+            gain = config.gain if rectified or config.init == "normal" else min(config.gain, 1.0)
+            _initialise(head.weight, replace(config, gain=gain), False)
         if config.init != "torch":
             nn.init.zeros_(head.bias)
     elif config.gain != 1.0:

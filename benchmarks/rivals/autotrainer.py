@@ -25,9 +25,6 @@ import numpy as np
 from benchmarks.rivals.rule import NOT_FINITE, Rule
 from benchmarks.rivals.seen import Array, Seen
 
-#: Samples of a batch, for the chance in its accuracy; the zoo's usual size.
-_BATCH = 32
-
 
 @dataclass(frozen=True)
 class AutoTrainer:
@@ -62,28 +59,21 @@ class AutoTrainer:
 
 def judge(seen: Seen, params: AutoTrainer) -> dict[str, int]:
     """Look at every third epoch; the first problem ends the run."""
-    losses: list[float] = []
-    accuracies: list[float] = []
-    errors: list[float] = []
     gradients: set[str] = set()
     unconverged = stuck = swings = False
-    for epoch, rows in enumerate(seen.by_epoch()):
-        losses.append(float(np.mean(seen.loss[rows])))
-        accuracies.append(_accuracy(seen, rows, losses))
-        errors.append(_error(seen, rows, losses, accuracies[-1]))
-        if epoch % params.every:
-            continue
-        row = int(rows[-1])
+    for epoch in range(0, len(seen.by_epoch), params.every):
+        row = int(seen.by_epoch[epoch][-1])
         step = int(seen.step[row])
-        if not np.isfinite(losses).all() or not seen.finite[rows].all():
+        if not seen.epoch_finite[: epoch + 1].all():
             return {NOT_FINITE: step}
-        if max(losses) >= params.large_loss:
+        if seen.epoch_loss[: epoch + 1].max() >= params.large_loss:
             return {"exploding": step}
         gradients |= _gradients(seen, row, params)
         if epoch and epoch + 1 >= params.judgement * seen.epochs:
-            unconverged |= max(accuracies) < params.theta
-            stuck |= not _rises(accuracies, errors, params)
-            swings |= _swings(accuracies, errors, params)
+            accuracy, error = seen.epoch_accuracy[: epoch + 1], seen.epoch_error[: epoch + 1]
+            unconverged |= bool(accuracy.max() < params.theta)
+            stuck |= not _rises(accuracy, error, params)
+            swings |= _swings(accuracy, error, params)
         if unconverged or stuck:
             for code in ("dead_units", "exploding", "vanishing"):
                 if code in gradients:
@@ -95,29 +85,10 @@ def judge(seen: Seen, params: AutoTrainer) -> dict[str, int]:
     return {}
 
 
-def _accuracy(seen: Seen, rows: Array, losses: list[float]) -> float:
-    if not np.isnan(seen.accuracy).all():
-        return float(np.nanmean(seen.accuracy[rows]))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gone = 1 - losses[-1] / np.float64(losses[0])
-    return float(np.clip(np.nan_to_num(gone), -1, 1))
-
-
-def _error(seen: Seen, rows: Array, losses: list[float], accuracy: float) -> float:
-    """Twice the standard error of an epoch's accuracy as it is known from a few batches."""
-    regression = np.isnan(seen.accuracy).all()
-    values = seen.loss[rows] / (losses[0] or 1.0) if regression else seen.accuracy[rows]
-    error = float(np.std(values)) / np.sqrt(len(rows))
-    if not regression:  # never more than chance makes of that many samples: swings are no chance
-        chance = np.sqrt(max(accuracy * (1 - accuracy), 0.0) / (_BATCH * len(rows)))
-        error = min(error, float(chance))
-    return 2 * float(np.nan_to_num(error))
-
-
-def _rises(accuracies: list[float], errors: list[float], params: AutoTrainer) -> bool:
+def _rises(accuracy: Array, error: Array, params: AutoTrainer) -> bool:
     """Any rise of delta from one epoch to the next."""
-    slack = np.hypot(errors[1:], errors[:-1])
-    return bool((np.diff(accuracies) - slack >= params.delta).any())
+    slack = np.hypot(error[1:], error[:-1])
+    return bool((np.diff(accuracy) - slack >= params.delta).any())
 
 
 def _gradients(seen: Seen, row: int, params: AutoTrainer) -> set[str]:
@@ -139,18 +110,17 @@ def _gradients(seen: Seen, row: int, params: AutoTrainer) -> set[str]:
     return found
 
 
-def _swings(accuracies: list[float], errors: list[float], params: AutoTrainer) -> bool:
+def _swings(accuracy: Array, error: Array, params: AutoTrainer) -> bool:
     """Pair the local maxima with the local minima, in order, and count the distant pairs."""
-    slack = np.sqrt(2) * float(np.mean(errors))
-    values = np.array(accuracies)
-    if len(values) < 3:
+    slack = np.sqrt(2) * float(np.mean(error))
+    if len(accuracy) < 3:
         return False
-    before, here, after = values[:-2], values[1:-1], values[2:]
+    before, here, after = accuracy[:-2], accuracy[1:-1], accuracy[2:]
     high = here[(here >= before) & (here >= after)]
     low = here[(here <= before) & (here <= after)]
     pairs = min(len(high), len(low))
     count = int((high[:pairs] - low[:pairs] - slack >= params.zeta).sum())
-    return count > 0 and count >= params.eta * len(values)
+    return count > 0 and count >= params.eta * len(accuracy)
 
 
 RULE = Rule(

@@ -35,8 +35,8 @@ class DeepDiagnosis:
 
 def judge(seen: Seen, params: DeepDiagnosis) -> dict[str, int]:
     """Look at every epoch; the first problem ends the run."""
-    epochs = list(seen.by_epoch())
-    losses = [float(np.mean(seen.loss[rows])) for rows in epochs]
+    epochs = seen.by_epoch
+    losses = seen.epoch_loss.tolist()
     accuracies = [float(np.mean(seen.accuracy[rows])) for rows in epochs]
     for epoch, rows in enumerate(epochs):
         code = _activations(seen, rows, params, epoch, last=epoch + 1 == seen.epochs)

@@ -5,8 +5,9 @@ The rules read nothing but these numbers; a table is quicker to search for thres
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ Array = npt.NDArray[Any]
 _EPOCH_AT_LEAST = 20
 #: Epochs that a run has at least, if it is long enough: the rules were made for tens of epochs.
 _EPOCHS_AT_LEAST = 10
+#: Samples of a batch, for the chance in its accuracy; the zoo's usual size.
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,52 @@ class Seen:
         """How many epochs are planned."""
         return -(-self.steps // self.epoch_steps)
 
-    def by_epoch(self) -> Iterator[Array]:
-        """Yield the rows of each epoch that has any."""
+    @cached_property
+    def by_epoch(self) -> tuple[Array, ...]:
+        """The rows of each epoch that has any."""
         epoch = self.step // self.epoch_steps
-        for number in np.unique(epoch):
-            yield np.flatnonzero(epoch == number)
+        return tuple(np.flatnonzero(epoch == number) for number in np.unique(epoch))
+
+    @cached_property
+    def epoch_loss(self) -> Array:
+        """Mean loss of each epoch, shape (E,)."""
+        return np.array([np.mean(self.loss[rows]) for rows in self.by_epoch])
+
+    @cached_property
+    def epoch_finite(self) -> Array:
+        """Whether loss and gradients of each epoch are finite, shape (E,)."""
+        bad = self.nonfinite()
+        return np.array([not bad[rows].any() for rows in self.by_epoch])
+
+    @cached_property
+    def epoch_accuracy(self) -> Array:
+        """Mean accuracy of each epoch, shape (E,).
+
+        For a regression the share of the first epoch's loss that is gone, within [-1, 1].
+        """
+        if not np.isnan(self.accuracy).all():
+            return np.array([np.nanmean(self.accuracy[rows]) for rows in self.by_epoch])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gone: Array = 1 - self.epoch_loss / self.epoch_loss[:1]
+        clipped: Array = np.clip(np.nan_to_num(gone), -1, 1)
+        return clipped
+
+    @cached_property
+    def epoch_error(self) -> Array:
+        """Twice the standard error of `epoch_accuracy` as a few batches tell it, shape (E,)."""
+        regression = np.isnan(self.accuracy).all()
+        errors = np.zeros(len(self.by_epoch))
+        for epoch, rows in enumerate(self.by_epoch):
+            with np.errstate(invalid="ignore", over="ignore"):
+                first = self.epoch_loss[0] or 1.0
+                values = self.loss[rows] / first if regression else self.accuracy[rows]
+                error = float(np.std(values)) / np.sqrt(len(rows))
+            if not regression:  # never more than chance makes of so many samples
+                p = self.epoch_accuracy[epoch]
+                chance = np.sqrt(max(p * (1 - p), 0.0) / (_BATCH * len(rows)))
+                error = min(error, float(chance))
+            errors[epoch] = 2 * float(np.nan_to_num(error))
+        return errors
 
     def nonfinite(self) -> Array:
         """Return whether a look shows a loss or a gradient that is NaN or Inf, shape (S,)."""

@@ -122,7 +122,7 @@ RUNS: dict[str, Callable[[], list[Sample]]] = {
     "a run whose units are dead": lambda: rehearse("relu", bias=-4.0, steps=400),
     "a run whose units are saturated": lambda: rehearse("tanh", weight_scale=20.0, steps=400),
     "a run that stalls": lambda: rehearse("relu", lr=1e-9, steps=400),
-    "a run that oscillates": lambda: rehearse("tanh", depth=2, lr=20.0, steps=400),
+    "a run that oscillates": lambda: rehearse("tanh", depth=3, lr=5.0, steps=400),
     "an eventful run": eventful,
     "two optimizers": lambda: list(
         _turns(rehearse("relu", depth=3), rehearse("sigmoid", depth=8, seed=1))

@@ -118,7 +118,8 @@ class ModuleFlow:
         in_rms: Root mean square of the data at modules with parameters that data enters, shape
             (M,): about 1 if it is standardised. NaN at all others.
         out_rms: Root mean square of the (first) output, shape (M,).
-        elements: Number of elements of it, shape (M,); 0 where it was not looked at.
+        vectors: Number of vectors it consists of, one for each sample and position: its elements
+            over its units, shape (M,); 0 where it was not looked at.
     """
 
     names: tuple[str, ...]
@@ -136,7 +137,7 @@ class ModuleFlow:
     active: tuple[npt.NDArray[np.uint8] | None, ...]
     in_rms: Floats
     out_rms: Floats
-    elements: Floats
+    vectors: Floats
 
     def active_units(self, row: int) -> Bools | None:
         """Return which units of a row were active for any sample, shape (units,), or None.
@@ -200,6 +201,7 @@ class Sample:
         amp_overflow: A gradient scaler is at work and found Inf: normal, the step is skipped.
         update: Aftermath of the latest sampled step, given once, in the next sample.
         flow: What module hooks saw, on the steps that have them.
+        has_loss: A loss was seen: tells one that is NaN from one that nobody told.
     """
 
     step: int
@@ -219,6 +221,7 @@ class Sample:
     amp_overflow: bool = False
     update: Update | None = None
     flow: Flow | None = None
+    has_loss: bool = False
 
     @property
     def nonfinite(self) -> Bools:

@@ -56,8 +56,10 @@ finite.'
         gradient = bool(bad.any()) or (
             bool(sample.has_grad.any()) and not math.isfinite(sample.global_norm)
         )
-        # A NaN loss with a finite gradient is one that nobody told us.
-        lost = math.isinf(sample.loss) or (math.isnan(sample.loss) and gradient)
+        # Besides, a loss is NaN where nobody told it.
+        lost = math.isinf(sample.loss) or (
+            math.isnan(sample.loss) and (gradient or sample.has_loss)
+        )
         overflows = self._overflows.get(sample.optimizer, 0) + 1 if sample.amp_overflow else 0
         if overflows or sample.optimizer in self._overflows:
             self._overflows[sample.optimizer] = overflows

@@ -115,7 +115,7 @@ class Counts:
         active: Whether each unit was active for any sample, shape (units,); None: not looked at.
     """
 
-    of: dict[str, tuple[Tensor, Tensor | float]] = field(default_factory=dict)
+    of: dict[str, tuple[Tensor | float, Tensor | float]] = field(default_factory=dict)
     active: Tensor | None = None
 
     def measure_input(self, args: tuple[Any, ...]) -> None:
@@ -141,6 +141,8 @@ def by_values(values: Tensor, activation: Activation | None, unit_dim: int) -> C
     total = float(values.numel())
     if values.is_floating_point():
         counts.of["output"] = _square(values)
+        width = values.shape[unit_dim] if values.dim() else 1
+        counts.of["vectors"] = (total / max(width, 1), 1.0)
     broken = torch.nan_to_num(values - values, nan=1.0)  # Inf - Inf is NaN, as is NaN - NaN
     counts.of["nonfinite"] = (broken.sum(dtype=torch.float32), total)
     on = torch.nan_to_num(values.abs(), nan=1.0).sign_()

@@ -211,6 +211,7 @@ class Probe:
         sample = replace(
             sample,
             loss=loss / len(losses) if losses and context.mean_loss else loss,
+            has_loss=bool(losses),
             lr=rate,
             amp_overflow=amp.is_active(context.scaler) and not bool(np.isfinite(norms).all()),
             flow=_join(

@@ -141,7 +141,7 @@ class Reading:
             active=self._active(fetched[split:]),
             in_rms=np.sqrt(self._fraction("input")),
             out_rms=np.sqrt(self._fraction("output")),
-            elements=self._elements(),
+            vectors=self._vectors_of_outputs(),
         )
         return Flow(tuple(self._profiles(scale)), modules)
 
@@ -169,14 +169,15 @@ class Reading:
                 out[i] = count / total
         return out
 
-    def _elements(self) -> Floats:
-        """Return how many elements the outputs have that were looked at."""
+    def _vectors_of_outputs(self) -> Floats:
+        """Return how many vectors the outputs consist of that were looked at."""
         get = self._vectors.get
         return np.array(
             [
-                sum(get(counts["output"][1]) for _, _, counts in calls if "output" in counts)
+                sum(get(counts["vectors"][0]) for _, _, counts in calls if "vectors" in counts)
                 for calls in self._calls
-            ]
+            ],
+            np.float64,
         )
 
     def _active(self, packed: Sequence[Floats]) -> tuple[Bits | None, ...]:

@@ -22,7 +22,7 @@ def make_flow(
     calls: Mapping[str, int] | None = None,
     in_rms: Mapping[str, float] | None = None,
     out_rms: Mapping[str, float] | None = None,
-    elements: Mapping[str, float] | None = None,
+    vectors: Mapping[str, float] | None = None,
     containers: Iterable[str] = (),
     functions: Iterable[str] = (),
     time_profiles: Mapping[str, Sequence[float]] | None = None,
@@ -45,7 +45,7 @@ def make_flow(
         calls: How often the module was called; 1 where nothing else is said.
         in_rms: Root mean square of the data that a module was given.
         out_rms: Root mean square of a module's output.
-        elements: Number of elements of its output.
+        vectors: Number of vectors that its output consists of.
         containers: Names of modules with child modules, which are no leaves.
         functions: Names of activations applied as functions, like `"relu(fc1)"`.
         time_profiles: Gradient norm at each time step, by recurrent module.
@@ -72,7 +72,7 @@ def make_flow(
     inside, called = tuple(containers), tuple(functions)
     for given in (
         *(kinds, gain, zero_fraction, saturated_fraction, nonfinite_fraction, masks, calls, in_rms),
-        *(out_rms, elements),
+        *(out_rms, vectors),
         *(dict.fromkeys(inside), dict.fromkeys(called)),
     ):
         for name in given or ():
@@ -98,7 +98,7 @@ def make_flow(
         active=tuple(_packed(masks[n]) if n in masks else None for n in names),
         in_rms=_column(names, in_rms),
         out_rms=_column(names, out_rms),
-        elements=_column(names, elements, 0.0),
+        vectors=_column(names, vectors, 0.0),
     )
     profiles = tuple(
         TimeProfile(name, np.asarray(norms, np.float64))

@@ -78,3 +78,9 @@ def test_a_nan_loss_under_a_scaler_is_found_at_once():
 def test_arguments_out_of_range_are_refused():
     with pytest.raises(ValueError, match="max_overflows must be >= 1, got 0"):
         NonFiniteGradient(max_overflows=0)
+
+
+def test_a_nan_loss_that_was_told_is_found_though_its_gradient_is_finite():
+    # The mean of nothing: NaN, with a gradient of zero.
+    [finding] = replay(NonFiniteGradient(), [make_sample(0, [0.0], loss=math.nan, has_loss=True)])
+    assert finding.summary == "NaN or Inf in the loss; the gradients are finite."

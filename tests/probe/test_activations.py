@@ -287,5 +287,5 @@ def test_the_size_of_the_data_is_measured_where_it_enters():
     assert flow.in_rms[flow.names.index("0")] == pytest.approx(float(x.square().mean().sqrt()))
     out = net[0](x)
     assert flow.out_rms[0] == pytest.approx(float(out.square().mean().sqrt()))
-    assert flow.elements.tolist()[:2] == [128, 128]
+    assert flow.vectors.tolist()[:2] == [16, 16]
     assert np.isnan(flow.in_rms[[flow.names.index("1"), flow.names.index("2")]]).all()

@@ -48,3 +48,18 @@ def test_quick(words, tmp_path):
     assert f"tensorboard --logdir {tmp_path}" in done.stdout
     assert list(tmp_path.rglob("events.out.tfevents.*"))
     assert seconds < 60  # ten on an idle machine; tests run on busy ones
+
+
+def test_every_remedy_quick():
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.remedies", "--quick"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "twice as deep" in done.stdout
+    assert "n/a: acts through time" in done.stdout
+    assert "hold" not in done.stdout  # six steps are no ground for a verdict

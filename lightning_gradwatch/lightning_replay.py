@@ -50,7 +50,7 @@ def replay_of(trainer: Any, module: Any, window: Window) -> Replay:
         run,
         tuple(window.kept),
         scale=float(scaler.get_scale()) if scaler is not None else 1.0,
-        refused=_why_not(trainer, module),
+        refused=why_not(trainer, module),
         ranks=int(trainer.world_size),
     )
 
@@ -96,7 +96,8 @@ def _refuse(*_: Any, **__: Any) -> None:
     raise RuntimeError("training_step steps by itself (manual optimization)")
 
 
-def _why_not(trainer: Any, module: Any) -> str:
+def why_not(trainer: Any, module: Any) -> str:
+    """Return why `training_step` cannot be called outside of its turn; "" if it can."""
     if not module.automatic_optimization:
         return "under manual optimization training_step would step"
     if compiled_modules(module):

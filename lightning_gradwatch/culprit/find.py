@@ -182,21 +182,22 @@ def _operation(
 ) -> Culprit:
     stack: list[Event] = []
     before = ""
-    for event in events[: record.moment]:
+    known = record.moment >= 0
+    for event in events[: max(record.moment, 0)]:
         if event.begins:
             stack.append(event)
         else:
             before = event.name
             while stack and stack.pop().name != event.name:
                 pass
-    later = [e for e in events[record.moment :] if e.begins and (e.carries or not before)]
+    later = [e for e in events[record.moment :] if known and e.begins and (e.carries or not before)]
     after = later[0].name if later else ""
     inner = stack[-1] if stack else None
     leaf = inner is not None and not any(
         e.name.startswith(f"{inner.name}.") or inner.name == ROOT for e in events
     )
     is_loss = inner is not None and leaf and inner.kind.endswith("Loss")
-    if is_loss or (not after and (inner is None or inner.name == ROOT)):
+    if is_loss or (known and not after and (inner is None or inner.name == ROOT)):
         kind = "loss"
     else:
         kind = "module" if inner is not None and inner.name != ROOT else "function"

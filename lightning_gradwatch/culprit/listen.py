@@ -235,7 +235,8 @@ class Listener(TorchDispatchMode):
     def _place(self, record: Record) -> None:
         node = _node() if self.backward else None
         if node is None:
-            record.moment = len(self.events)
+            # Old releases of torch hide the node that runs: then the place is not known.
+            record.moment = -1 if self.backward else len(self.events)
             record.line = _users_line(traceback.extract_stack(sys._getframe(1)))
             return
         record.function = node.name().partition("Backward")[0]

@@ -51,8 +51,7 @@ def undisturbed(module: nn.Module, mode: bool | None = None) -> Iterator[None]:
         >>> bool(torch.equal(torch.get_rng_state(), before))
         True
     """
-    if any(is_lazy(value) for value in (*module.parameters(), *module.buffers())):
-        raise ValueError("the module has lazy parameters: call it once on a batch before")
+    refuse_lazy(module)
     undo = [_random_states(), _grad_mode(), *_modules(module)]
     if mode is not None:
         for child in module.modules():
@@ -63,6 +62,12 @@ def undisturbed(module: nn.Module, mode: bool | None = None) -> Iterator[None]:
         with torch.no_grad():
             for step in undo:
                 step()
+
+
+def refuse_lazy(module: nn.Module) -> None:
+    """Raise a ValueError if parameters have no shape yet: a first call would give them one."""
+    if any(is_lazy(value) for value in (*module.parameters(), *module.buffers())):
+        raise ValueError("the module has lazy parameters: call it once on a batch before")
 
 
 def random_states() -> dict[str, Any]:

@@ -23,7 +23,7 @@ from benchmarks.zoo.config import Case
 from benchmarks.zoo.store import read_verdicts, trace_path, verdict_of, write_verdicts
 
 #: Raised when what is measured changes, so that everything is measured again.
-VERSION = 1
+VERSION = 2
 
 
 def _digest(case: Case) -> str:
@@ -39,9 +39,7 @@ def _work(job: tuple[str, Case, bool]) -> tuple[str, dict[str, Any] | None]:
         return job[1].name, None
 
 
-def _judge_and_record(
-    split: str, case: Case, judged: bool
-) -> tuple[str, dict[str, Any] | None]:
+def _judge_and_record(split: str, case: Case, judged: bool) -> tuple[str, dict[str, Any] | None]:
     """Judge and record one case in a process of its own; only record it, if that is all."""
     from benchmarks.zoo.train import record
     from benchmarks.zoo.truth import judge, plain

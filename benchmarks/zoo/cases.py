@@ -35,6 +35,6 @@ def faulty(name: str, family: str, twin: dict[str, Any], task: str, **values: An
 def numbered(prefix: str, first_seed: int, cases: Iterable[Case]) -> tuple[Case, ...]:
     """Give each case its own seed, and its name the split it belongs to."""
     return tuple(
-        replace(case, name=f"{prefix}-{case.name}", config=replace(case.config, seed=first_seed + i))
-        for i, case in enumerate(cases)
+        replace(case, name=f"{prefix}-{case.name}", config=replace(case.config, seed=seed))
+        for seed, case in enumerate(cases, first_seed)
     )

@@ -116,9 +116,7 @@ class Config:
 
     def factor_changed(self, other: Config) -> str:
         """Return the factor in which the two differ, or "" if there is none or more than one."""
-        changed = {
-            f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)
-        }
+        changed = {f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)}
         if len(changed) == 1:
             return changed.pop()
         return next((k for k, group in FACTORS.items() if changed and changed <= {*group}), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -118,7 +118,7 @@ class Adversary(Learner):
         real, _ = batch
         net = self.net
         assert isinstance(net, GAN)
-        for_generator, for_discriminator = self.optimizers()  # type: ignore[misc]
+        for_generator, for_discriminator = cast("list[Any]", self.optimizers())
         bce = nn.functional.binary_cross_entropy_with_logits
         ones, zeros = torch.ones(len(real), 1), torch.zeros(len(real), 1)
         fake = net.generator(torch.randn(len(real), 4))

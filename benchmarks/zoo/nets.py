@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -87,9 +88,7 @@ class MLP(nn.Module):
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__()
         sizes = [task.inputs] + [config.width] * config.depth
-        self.hidden = nn.Sequential(
-            *(Block(a, b, config) for a, b in zip(sizes, sizes[1:], strict=False))
-        )
+        self.hidden = nn.Sequential(*(Block(a, b, config) for a, b in itertools.pairwise(sizes)))
         self.head = nn.Linear(config.width, task.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +102,7 @@ class CNN(nn.Module):
         super().__init__()
         sizes = [task.inputs] + [config.width] * config.depth
         self.hidden = nn.Sequential(
-            *(Block(a, b, config, True) for a, b in zip(sizes, sizes[1:], strict=False))
+            *(Block(a, b, config, True) for a, b in itertools.pairwise(sizes))
         )
         self.head = nn.Linear(config.width * 4, task.outputs)
 

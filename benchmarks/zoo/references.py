@@ -29,7 +29,9 @@ def competent(task: str) -> list[Config]:
             for lr in (5e-3, 1e-2)
         ]
     if task.startswith("text"):
-        return [replace(base, arch="transformer", norm="pre", depth=2, lr=lr) for lr in (3e-3, 6e-3)]
+        return [
+            replace(base, arch="transformer", norm="pre", depth=2, lr=lr) for lr in (3e-3, 6e-3)
+        ]
     if task.startswith("bag"):
         return [replace(base, arch="bag", depth=1, lr=1e-2)]
     if task.startswith("ring"):

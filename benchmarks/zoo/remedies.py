@@ -45,9 +45,9 @@ def remedies_of(case: Case) -> dict[str, list[Config]]:
         else [],
         "bug": [{"fault": ""}] if c.fault else [],
     }
-    return {
-        key: [replace(c, **change) for change in changes] for key, changes in tries.items() if changes
-    }
+    found = {key: [replace(c, **change) for change in changes] for key, changes in tries.items()}
+    changed = {key: [v for v in variants if v != c] for key, variants in found.items()}
+    return {key: variants for key, variants in changed.items() if variants}
 
 
 def _init(c: Config) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -146,7 +147,7 @@ def oscillating(run: Measured) -> Symptom:
     """How far the loss climbs in total in the second half."""
     looks = _finite(run)
     late = half_of(looks) if looks else []
-    value = sum(max(0.0, b.loss - a.loss) for a, b in zip(late, late[1:], strict=False))
+    value = sum(max(0.0, b.loss - a.loss) for a, b in itertools.pairwise(late))
     if len(looks) < len(run.looks):  # what ends in NaN has no second half
         return Symptom("oscillating", value, 0 if value > 0.3 else -1)
     if value >= 1.0:
@@ -157,7 +158,7 @@ def oscillating(run: Measured) -> Symptom:
 def _second_climb(looks: Sequence[Look]) -> int:
     """Return when the loss had climbed by L_const after its first fall: one jump is no swing."""
     climbed, fell, rose = 0.0, False, False
-    for a, b in zip(looks, looks[1:], strict=False):
+    for a, b in itertools.pairwise(looks):
         rose = rose or b.loss > a.loss
         fell = fell or (rose and b.loss < a.loss)
         climbed += max(0.0, b.loss - a.loss) if fell else 0.0

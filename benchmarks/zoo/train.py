@@ -49,7 +49,7 @@ class Batches:
             yield self.x[rows], self.y[rows]
 
 
-def fit(config: Config, *callbacks: pl.Callback) -> Learner:
+def fit(config: Config, *callbacks: Any) -> Learner:
     """Train by a Trainer that leaves nothing behind, and return the model."""
     _be_quiet()
     model = make_model(config)

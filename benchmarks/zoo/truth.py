@@ -156,7 +156,7 @@ def _faulty(
         if first is None:
             return None
         return _verdict(case, p, (first.code,), {s.code for s in there} | unclear, first.onset)
-    if best_progress(run, config) <= NEVER and "vanishing" not in unclear:
+    if best_progress(run, config) <= NEVER and not unclear:  # nothing else could explain it
         return _verdict(case, p, ("stalled",), unclear, 0)
     return None
 
@@ -170,9 +170,7 @@ def _cause(together: list[Symptom]) -> Symptom | None:
             return (one is dead) == (dead.value >= BLOCKED)
         return (one.code, other.code) in EXPLAINS
 
-    return next(
-        (s for s in together if all(explains(s, o) for o in together if o is not s)), None
-    )
+    return next((s for s in together if all(explains(s, o) for o in together if o is not s)), None)
 
 
 def judge(case: Case, with_remedies: bool = True) -> Outcome:

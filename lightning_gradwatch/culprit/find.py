@@ -85,11 +85,12 @@ class Culprit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of the search: a culprit, or why there is none."""
+    """What came of the search: a culprit, or why there is none, in one of `ranks` processes."""
 
     culprit: Culprit | None = None
     why_not: str = ""
     replayed: bool = True
+    ranks: int = 1
 
 
 def find(replay: Replay) -> Answer:
@@ -117,7 +118,7 @@ def find(replay: Replay) -> Answer:
         return Answer(_without(replay), words[:200], replayed=False)
     if not replay.batches:
         return Answer(_without(replay), "the batch is not known", replayed=False)
-    return Answer()
+    return Answer(ranks=replay.ranks)
 
 
 def _search(replay: Replay, kept: Kept) -> Culprit | None:

@@ -42,7 +42,8 @@ def name_culprit(
     if not answer.replayed:
         summary += f" Not replayed: {answer.why_not}."
     elif culprit is None:
-        summary += f" Replayed, batch {batch_idx} gives finite numbers only."
+        summary += f" Replayed, batch {batch_idx} gives finite numbers only"
+        summary += "; that of another rank may be the cause." if answer.ranks > 1 else "."
     if culprit is None:
         return replace(finding, evidence=evidence, summary=summary)
     index = batch_idx if culprit.batch_idx < 0 else culprit.batch_idx

@@ -50,6 +50,7 @@ def test_norms_and_decisions_agree_over_ranks(tmp_path, strategy, poison, accumu
         assert first["findings"] == ["nonfinite"]
         assert [a["action"] for a in first["actions"] if a["step"] == 2] == ["SkipStep", "DecayLR"]
         assert first["lr"] == pytest.approx(0.005)
+        assert "that of another rank may be the cause" in output
     recordings = list(tmp_path.rglob("gradwatch"))
     assert len(recordings) == 1
     assert len(list(recordings[0].glob("*.steps.npy"))) == 1

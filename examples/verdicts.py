@@ -41,7 +41,7 @@ class Cell:
         gain: Mean accuracy above that of the untreated patient.
         first: Geometric mean of the error signal at the first step.
         later: Geometric mean of its later median.
-        found: Codes found with any seed.
+        found: Codes found with any seed; in brackets what was over by the end with each.
         verdict: `"helps"`, `"a little"`, `"no help"` or `"harms"`.
     """
 
@@ -63,12 +63,13 @@ def judge(outcomes: Sequence[Outcome], untreated: Sequence[Outcome]) -> Cell:
     """
     score = float(np.mean([o.score for o in outcomes]))
     gain = score - float(np.mean([o.score for o in untreated]))
+    codes = dict.fromkeys(code for o in outcomes for code in o.found)
     return Cell(
         score,
         gain,
         _geometric_mean([o.first for o in outcomes]),
         _geometric_mean([o.later for o in outcomes]),
-        tuple(dict.fromkeys(code for o in outcomes for code in o.found)),
+        tuple(code for code in codes if code.strip("()") == code or code[1:-1] not in codes),
         "helps"
         if gain >= HELPS
         else "a little"

@@ -112,10 +112,16 @@ def figure(cells: Cells, path: Path) -> None:
             ratios = np.log10([[cell.later for cell in row] for row in grid])
         for axes, values, limits, colours, title in (
             (accuracy, scores, (10, 100), "YlGn", "accuracy, %"),
-            (signal, np.clip(ratios, -16, 4), (-8, 2), "PuOr_r",
+            (signal, ratios, (-8, 2), "PuOr_r",
              "error signal, first over last, log10"),
         ):  # fmt: skip
-            axes.imshow(values, aspect="auto", cmap=colours, vmin=limits[0], vmax=limits[1])
+            axes.imshow(
+                np.clip(values, *limits),
+                aspect="auto",
+                cmap=colours,
+                vmin=limits[0],
+                vmax=limits[1],
+            )
             axes.set_title(title)
             axes.set_xticks(range(len(PATIENTS)), PATIENTS, rotation=20)
             axes.set_yticks(range(len(names)), ["(untreated)", *names[1:]])
@@ -126,7 +132,7 @@ def figure(cells: Cells, path: Path) -> None:
                     axes is signal and value < middle - 0.6 * reach
                 )
                 axes.text(
-                    x, y, "–" if math.isnan(value) else f"{value:.0f}",
+                    x, y, _whole(value),
                     ha="center", va="center", color="white" if dark else "black",
                 )  # fmt: skip
         picture.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -149,6 +155,12 @@ def _lines(cell: Cell, verdict: bool = True, marks: bool = False) -> list[str]:
         f"{_amount(cell.first)} → {_amount(cell.later)}",
         ", ".join(cell.found) or "healthy",
     ]
+
+
+def _whole(value: float) -> str:
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "−∞"  # a median of exactly 0 has no logarithm
+    return str(round(value))
 
 
 def _row(name: str, says: str, cells: list[list[str]], measured: str) -> str:

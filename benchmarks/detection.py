@@ -49,6 +49,7 @@ def replay(trace: Trace) -> Report:
     detectors, diagnosis = default_detectors(), Diagnosis(trace.facts)
     told: dict[str, int] = {}
     for sample in trace.samples:
+        diagnosis.see(sample)
         found = [finding for detector in detectors for finding in detector.update(sample)]
         for finding in diagnosis.observe(found, sample.step):
             if finding.severity >= Severity.WARNING:

@@ -6,8 +6,19 @@ Remedies are chosen by these facts: it makes no sense to advise ReLU to a networ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
+
+from lightning_gradwatch.sample import ModuleFlow
+
+#: Names of activation functions, and of the modules that apply them.
+_CLASS_OF = {
+    "gelu": "GELU", "hardsigmoid": "Hardsigmoid", "hardswish": "Hardswish", "hardtanh": "Hardtanh",
+    "mish": "Mish", "relu": "ReLU", "relu6": "ReLU6", "sigmoid": "Sigmoid", "silu": "SiLU",
+    "tanh": "Tanh",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -16,7 +27,7 @@ class ModelFacts:
 
     Attributes:
         activations: Class name of each activation module found, to the names of those modules, in
-            definition order. Functional activations (`F.relu`) do not appear.
+            definition order. Functional activations (`F.relu`) appear once they were seen at work.
         normalisations: Names of BatchNorm, LayerNorm, GroupNorm and similar modules.
         recurrent: Name of each recurrent module to its kind: `"RNN(tanh)"`, `"RNN(relu)"`,
             `"LSTM"`, `"GRU"`, cells included.
@@ -28,6 +39,8 @@ class ModelFacts:
         left_out: Names of trainable parameters that no optimizer holds.
         weight_decays: Weight decay of each optimizer's first group.
         momenta: Momentum of each optimizer's first group; 0 where it has none.
+        input_rms: Root mean square of the data that enters the model, largest of its inputs; 0
+            while unknown. About 1 if it is standardised.
     """
 
     activations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -40,6 +53,31 @@ class ModelFacts:
     left_out: tuple[str, ...] = ()
     weight_decays: tuple[float, ...] = ()
     momenta: tuple[float, ...] = ()
+    input_rms: float = 0.0
+
+    def seen(self, modules: ModuleFlow) -> ModelFacts:
+        """Return these facts together with what one look into the modules adds to them.
+
+        Activations that are called as functions, and the size of the inputs.
+        """
+        called = {
+            kind: names
+            for kind in dict.fromkeys(
+                k for k, f in zip(modules.kinds, modules.functional, strict=True) if f
+            )
+            if (
+                names := tuple(
+                    n for n, k in zip(modules.names, modules.kinds, strict=True) if k == kind
+                )
+            )
+        }
+        fresh = {_CLASS_OF.get(k, k): n for k, n in called.items()}
+        sizes = modules.in_rms[np.isfinite(modules.in_rms)]
+        return replace(
+            self,
+            activations={**fresh, **self.activations},
+            input_rms=self.input_rms or float(sizes.max(initial=0.0)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python types only."""
@@ -54,6 +92,7 @@ class ModelFacts:
             "left_out": list(self.left_out),
             "weight_decays": list(self.weight_decays),
             "momenta": list(self.momenta),
+            "input_rms": self.input_rms,
         }
 
     @classmethod

@@ -56,6 +56,7 @@ PATTERNS: tuple[tuple[str, str | None], ...] = tuple(
             (
                 r"\bbatch(es)?\b",
                 r"[Cc]lean the data",
+                r"[Ss]ign of the loss",
                 r"away from 0|epsilon",
                 r"\bmask\b",
                 r"exponents small|logsumexp",

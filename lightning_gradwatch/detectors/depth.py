@@ -77,6 +77,7 @@ class DepthReading:
         early_gradient: Largest matrix gradient of the early layers over the largest of all; 0..1.
         elasticity: By layer, shape (n,).
         norm: Gradient norm by layer, shape (n,).
+        weight: Norm over all matrices.
     """
 
     layers: tuple[str, ...]
@@ -86,6 +87,7 @@ class DepthReading:
     early_gradient: float
     elasticity: Floats
     norm: Floats
+    weight: float
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -130,6 +132,7 @@ def read_depth(before: Before, sample: Sample) -> DepthReading | None:
         early_gradient=float(grad[early].max(initial=0.0)) / top if top > 0 else 0.0,
         elasticity=elasticity,
         norm=before.layer_grad_norm[there],
+        weight=float(np.linalg.norm(update.weight_norm[matrices])),
     )
 
 

@@ -113,6 +113,7 @@ risen to 450, 900 times the level it began at.
                 yield self._growth(sample, track, norm, loss)
             if not hot or track.streak > _ACCEPT:
                 track.learn(norm, loss)
+                track.note_rate(loss, sample.lr)
             track.samples += 1
         if self.max_norm is not None and norm > self.max_norm and not track.active:
             yield self._above_limit(sample)
@@ -186,11 +187,13 @@ risen to 450, 900 times the level it began at.
                 f", and the loss has risen to {amount(loss)}, {amount(loss / start)} times the "
                 "level it began at"
             )
-        evidence |= self._length(track)
+        evidence |= self._length(track) | self._rate(track, sample.lr)
         return self._finding(sample, heaviest(sample), evidence, summary + ".")
 
     def _overflow(self, sample: Sample, track: OwnRange) -> Finding:
-        evidence = {"norm": track.norm} | self._length(track)
+        evidence = {"norm": track.norm} | self._length(track) | self._rate(track, sample.lr)
+        if sample.loss < 0 or track.loss < 0:
+            evidence["loss"] = sample.loss if sample.loss < 0 else track.loss
         before = "the step before"
         summary = (
             f"The gradient explodes beyond what numbers can hold: its norm was {amount(track.norm)}"
@@ -220,6 +223,12 @@ risen to 450, 900 times the level it began at.
     def _length(track: OwnRange) -> dict[str, float]:
         length = track.onset_length if track.streak else track.latest_length
         return {"step_length": length} if length > 1 else {}
+
+    @staticmethod
+    def _rate(track: OwnRange, lr: float) -> dict[str, float]:
+        if not (math.isfinite(lr) and track.calm_lr > 0):
+            return {}
+        return {"lr_now": lr, "lr_calm": track.calm_lr, "lr_growth": lr / track.calm_lr}
 
     @staticmethod
     def _finding(

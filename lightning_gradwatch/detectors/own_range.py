@@ -45,6 +45,8 @@ class OwnRange:
         readings: Measured steps on which the initial weights were judged.
         steep: How many of them in a row were too steep.
         before: What is kept of the latest step.
+        calm_lr: Learning rate when the loss was lowest.
+        lowest: The loss at that time.
     """
 
     window: int
@@ -66,10 +68,17 @@ class OwnRange:
     readings: int = 0
     steep: int = 0
     before: Before | None = None
+    calm_lr: float = math.nan
+    lowest: float = math.inf
 
     def __post_init__(self) -> None:
         self.norms, self.losses = Baseline(self.window), Baseline(self.window)
         self.late_norms, self.late_losses = Baseline(_DRIFT), Baseline(_DRIFT)
+
+    def note_rate(self, loss: float, lr: float) -> None:
+        """Remember the learning rate of the best step."""
+        if math.isfinite(lr) and loss < self.lowest:
+            self.lowest, self.calm_lr = loss, lr
 
     def learn(self, norm: float, loss: float) -> None:
         """Take a step into the run's own range; before the step is counted in `samples`."""

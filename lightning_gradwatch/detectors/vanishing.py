@@ -94,6 +94,7 @@ does (×0.001 per layer over 5 layers).
         """Forget the run."""
         self._before: dict[int, Before] = {}
         self._depth: dict[int, Verdict] = {}
+        self._weight: dict[int, float] = {}  # norm of all matrices when first measured
         self._time: dict[tuple[int, str], Verdict] = {}
 
     def update(self, sample: Sample) -> Iterator[Finding]:
@@ -138,6 +139,7 @@ does (×0.001 per layer over 5 layers).
         reading = None if before is None else read_depth(before, sample)
         if update is None or reading is None:
             return
+        self._weight.setdefault(update.optimizer, reading.weight)
         verdict = self._depth.setdefault(update.optimizer, Verdict())
         verdict.add([reading.share, reading.early_elasticity, reading.early_gradient])
         sick = verdict.count >= self.patience and self._is_sick(verdict, len(reading.layers))
@@ -173,6 +175,8 @@ does (×0.001 per layer over 5 layers).
             "first_norm": first,
             "last_norm": last,
         }
+        if self._weight.get(optimizer, 0.0) > 0:
+            evidence["weights_left"] = reading.weight / self._weight[optimizer]
         ratio = first / last if last > 0 else math.nan
         if reading.early_gradient == 0.0:
             zero = [x for x, norm in zip(reading.layers, reading.norm, strict=True) if norm == 0]
@@ -249,6 +253,7 @@ does (×0.001 per layer over 5 layers).
         return {
             "before": {str(k): v.to_dict() for k, v in self._before.items()},
             "depth": {str(k): v.to_dict() for k, v in self._depth.items()},
+            "weight": {str(k): v for k, v in self._weight.items()},
             "time": [[index, name, v.to_dict()] for (index, name), v in self._time.items()],
         }
 
@@ -256,6 +261,7 @@ does (×0.001 per layer over 5 layers).
         """Take over what `state_dict` returned."""
         self._before = {int(k): Before.from_dict(v) for k, v in state["before"].items()}
         self._depth = {int(k): Verdict.from_dict(v) for k, v in state["depth"].items()}
+        self._weight = {int(k): float(v) for k, v in state["weight"].items()}
         self._time = {(int(i), str(n)): Verdict.from_dict(v) for i, n, v in state["time"]}
 
 

@@ -97,6 +97,32 @@ class Case:
         return self.gain is not None and self.gain > 2.0
 
     @property
+    def zero_weights(self) -> bool:
+        """Whether a layer concerned began with a matrix of zeros."""
+        gains = self.facts.init_gain
+        return any(gains.get(name) == 0.0 for name in self.finding.layers)
+
+    @property
+    def unscaled_inputs(self) -> bool:
+        """Whether the data that enters the model is far from standardised."""
+        return self.facts.input_rms > 3.0
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether weight decay has eaten the weights up."""
+        return 0.0 < self.value("weights_left") < 0.1 and any(self.facts.weight_decays)
+
+    @property
+    def decayed(self) -> bool:
+        """Whether a schedule has taken the learning rate away."""
+        return self.has("peak_lr") and self.value("lr_now") < 0.1 * self.value("peak_lr")
+
+    @property
+    def warming(self) -> bool:
+        """Whether the learning rate is still on its way up from a small part of itself."""
+        return self.has("first_lr") and self.value("lr_now") > 2 * self.value("first_lr")
+
+    @property
     def shallow(self) -> bool:
         """Whether the model has at most two layers with weight matrices."""
         return len(self.facts.init_gain) <= 2
@@ -119,6 +145,14 @@ class Case:
         length = float(explosion.evidence.get("step_length", 0.0))
         return length if length > 10 and not self.large_weights else 10.0
 
+    def _higher_lr(self) -> str:
+        """A learning rate whose steps would be long enough, in one digit."""
+        now, factor = self.value("lr_now"), self.value("too_short")
+        if not (now > 0 and factor > 1):
+            return "10 * lr"
+        wanted = now * factor
+        return f"{min(wanted, 1e-2) if self.adaptive else wanted:.1g}"
+
     def words(self) -> dict[str, object]:
         """Return what a sentence may name: the evidence, and the facts in words."""
         index = int(self.value("optimizer"))
@@ -135,6 +169,9 @@ class Case:
             "lower_lr": "lr / 10" if rate is None else f"{rate / self.too_long:.1g}",
             "first_layer": layers[0] if layers else "the first layer",
             "last_layer": layers[-1] if layers else "the last layer",
+            "higher_lr": self._higher_lr(),
+            "input_rms": self.facts.input_rms,
+            "weight_decay": max(self.facts.weight_decays, default=0.0),
             "clip": f"{5 * self.value('median'):.2g}" if self.value("median") > 0 else "1.0",
             "earlier_explosion": self.earlier.get("exploding", self.finding).first_step,
         }

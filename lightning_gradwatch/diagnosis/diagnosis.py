@@ -12,9 +12,15 @@ from lightning_gradwatch.diagnosis.merging import key_of, kind_of, merge
 from lightning_gradwatch.diagnosis.remedies import remedies_for
 from lightning_gradwatch.facts import ModelFacts
 from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.sample import Sample
 
 #: At the same step, what causes comes before what it causes.
-_ORDER = {"exploding": 0, "nonfinite": 1, "vanishing": 2}
+_ORDER = {"exploding": 0, "nonfinite": 1, "dead_units": 2, "saturated": 3, "vanishing": 4}
+#: Symptoms that say nothing of their own where one of these is there.
+_EXPLAINED_BY = {
+    "stalled": {"exploding", "nonfinite", "vanishing", "dead_units", "saturated", "oscillating"},
+    "oscillating": {"exploding", "nonfinite"},
+}
 #: Steps within which a spike and an explosion are one event.
 _NEAR = 10
 
@@ -42,12 +48,13 @@ class Diagnosis:
         []
         >>> [(f.first_step, f.last_step, f.count) for f in diagnosis.findings]
         [(7, 8, 2)]
-        >>> diagnosis.findings[0].remedies[0]
+        >>> diagnosis.findings[0].remedies[1]
         'Lower the learning rate: lr=0.01.'
     """
 
     def __init__(self, facts: ModelFacts) -> None:
         self.facts = facts
+        self._has_seen = False
         self._merged: dict[str, Finding] = {}
         #: Keys of findings whose cause and remedies the detector gave itself.
         self._explained: set[str] = set()
@@ -57,12 +64,30 @@ class Diagnosis:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Findings merged over the run, in order of first step."""
-        return tuple(sorted(self._merged.values(), key=_by_onset))
+        found = self._merged.values()
+        return tuple(sorted((f for f in found if not self._is_explained(f)), key=_by_onset))
 
     @property
     def healthy(self) -> bool:
         """True if nothing of severity WARNING or higher was found."""
         return all(found.severity < Severity.WARNING for found in self._merged.values())
+
+    def _is_explained(self, finding: Finding) -> bool:
+        """Whether another illness of the same optimizer accounts for this symptom."""
+        causes = _EXPLAINED_BY.get(finding.code, set())
+        return any(
+            other.code in causes
+            and other.severity >= Severity.WARNING
+            and _group(other) == _group(finding)
+            for other in self._merged.values()
+        )
+
+    def see(self, sample: Sample) -> None:
+        """Learn from a sample what the model is like: its inputs, functions it calls."""
+        modules = sample.flow.modules if sample.flow is not None else None
+        if modules is not None and not self._has_seen:
+            self._has_seen = True
+            self.facts = self.facts.seen(modules)
 
     def observe(self, findings: Iterable[Finding], step: int) -> list[Finding]:
         """Take in what the detectors said of one step.
@@ -98,6 +123,8 @@ class Diagnosis:
         if known is None or merged.evidence is not known.evidence or merged.layers != known.layers:
             merged = self._explain(key, merged)
         self._merged[key] = merged
+        if self._is_explained(merged):
+            return None
         return merged if known is None or merged.severity > known.severity else None
 
     def _explain(self, key: str, finding: Finding) -> Finding:
@@ -137,6 +164,7 @@ class Diagnosis:
     def state_dict(self) -> dict[str, Any]:
         """Return the findings so far, as plain Python values."""
         return {
+            "has_seen": self._has_seen,
             "merged": {key: found.to_dict() for key, found in self._merged.items()},
             "explained": sorted(self._explained),
             "spikes": {
@@ -147,6 +175,7 @@ class Diagnosis:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned."""
+        self._has_seen = bool(state.get("has_seen", False))
         self._merged = {key: Finding.from_dict(found) for key, found in state["merged"].items()}
         self._explained = set(state["explained"])
         self._spikes = {

@@ -9,9 +9,13 @@ from lightning_gradwatch.finding import Finding
 
 #: By kind: the number that compares occurrences, and whether more of it is worse.
 MEASURES: Mapping[str, tuple[str, bool]] = {
+    "dead_units": ("dead_fraction", True),
     "exploding": ("norm_growth", True),
     "nonfinite": ("reproduced", True),
+    "oscillating": ("climb", True),
+    "saturated": ("saturated_fraction", True),
     "spike": ("factor", True),
+    "stalled": ("step_length", False),
     "vanishing": ("learning_share", False),
     "vanishing in time": ("time_ratio", False),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -126,8 +127,8 @@ def test_the_best_remedies_come_first():
     assert explain("vanishing", DEPTH, facts("Sigmoid"))[1][0].startswith("Normalise")
     assert "residual" in explain("vanishing", DEPTH, facts("Sigmoid"))[1][1]
     growth = explain("exploding", GROWTH, facts("ReLU", gain=1.41))[1]
-    assert growth[0] == "Lower the learning rate: lr=0.0005."  # 0.1 / 200
-    assert growth[1].startswith("Use Adam")
+    assert growth[0].startswith("Use Adam")
+    assert growth[1] == "Lower the learning rate: lr=0.0005."  # 0.1 / 200
     assert explain("exploding", GROWTH, facts("ReLU", gain=9.0))[1][0].startswith("Smaller initial")
 
 
@@ -139,6 +140,20 @@ def test_every_sentence_can_be_filled_for_every_model():
         "nonfinite": [{"everywhere": 1.0, "loss_is_finite": 0.0}, {"layers": 1.0}],
         "spike": [{"median": 0.2}, {}],
         "no_gradient": [{}],
+        "dead_units": [{"dead_fraction": 0.9, "born_dead": born} for born in (0.0, 1.0)],
+        "saturated": [{"saturated_fraction": 0.9, "born_saturated": born} for born in (0.0, 1.0)],
+        "stalled": [
+            {"left_out_share": 0.9, "lr_now": 1e-3, "first_lr": 1e-3, "peak_lr": 1e-3},
+            {
+                "steps_needed": 1e4,
+                "too_short": 300.0,
+                "lr_now": 1e-5,
+                "first_lr": 1e-6,
+                "peak_lr": 1e-5,
+            },
+            {"step_length": 0.0, "lr_now": 1e-9, "first_lr": 1.0, "peak_lr": 1.0},
+        ],
+        "oscillating": [{"climb": 3.0}],
     }
     assert set(evidences) == set(CAUSES) == set(REMEDIES)
     for model in [*every_model(), ModelFacts()]:
@@ -151,3 +166,39 @@ def test_every_sentence_can_be_filled_for_every_model():
                 assert 1 <= len(remedies) <= 4
                 assert len(set(remedies)) == len(remedies)
                 assert all(r.rstrip().endswith(".") for r in remedies)
+
+
+@pytest.mark.parametrize(
+    ("code", "evidence", "model", "first"),
+    [
+        ("dead_units", {"born_dead": 1.0}, facts("ReLU", gain=0.0), "Start from weights that are"),
+        ("dead_units", {"born_dead": 1.0}, facts("ReLU", gain=1.4), "Normalise"),
+        ("dead_units", {"born_dead": 0.0}, facts("ReLU", gain=1.4), "Lower the learning rate"),
+        ("saturated", {"born_saturated": 1.0}, facts("Tanh", gain=9.0), "Smaller initial"),
+        ("saturated", {"born_saturated": 0.0}, facts("Tanh", gain=1.0), "Lower the learning rate"),
+        ("stalled", {"left_out_share": 1.0}, facts(), "Give the optimizer all parameters"),
+        ("stalled", {"lr_now": 1e-9, "peak_lr": 0.1}, facts(), "Let the schedule last"),
+        ("stalled", {"lr_now": 0.1, "first_lr": 1e-4}, facts(), "Shorten the schedule's start"),
+        ("stalled", {"lr_now": 0.1, "too_short": 1e4}, facts(), "Use Adam"),
+        ("stalled", {"lr_now": 1e-5, "too_short": 30.0}, facts(optimizer="Adam"),
+         "Raise the learning rate: lr=0.0003."),
+        ("oscillating", {}, facts(), "Lower the learning rate"),
+        ("exploding", {"lr_growth": 50.0, "lr_calm": 0.1, "lr_now": 5.0}, facts(), "Keep the sch"),
+        ("vanishing", DEPTH | {"weights_left": 1e-5},
+         replace(facts("ReLU"), weight_decays=(1.0,)), "Lower the weight decay"),
+        ("saturated", {"born_saturated": 1.0}, replace(facts("Tanh"), input_rms=40.0),
+         "Standardise the inputs"),
+    ],
+)  # fmt: skip
+def test_the_first_remedy_is_the_one_for_this_case(code, evidence, model, first):
+    assert explain(code, evidence, model)[1][0].startswith(first)
+
+
+def test_stalling_is_no_news_where_something_else_explains_it():
+    diagnosis = Diagnosis(facts())
+    stalled = Finding("stalled", Severity.WARNING, (), 5, 5, 1, {"step_length": 1e-5})
+    [told] = diagnosis.observe([stalled], 5)
+    assert told.code == "stalled"
+    diagnosis.observe([Finding("dead_units", Severity.WARNING, (), 9, 9, 1, {})], 9)
+    assert [f.code for f in diagnosis.findings] == ["dead_units"]
+    assert diagnosis.observe([replace(stalled, severity=Severity.ERROR)], 10) == []

@@ -1,0 +1,149 @@
+"""`oscillating`: the step is too long, and the loss swings or rises instead of falling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lightning_gradwatch.detectors.course import LossCourse
+from lightning_gradwatch.detectors.depth import Before, step_length
+from lightning_gradwatch.detectors.inside import FITTED, output_force
+from lightning_gradwatch.detectors.sentences import amount
+from lightning_gradwatch.detectors.verdict import Verdict
+from lightning_gradwatch.errors import check_int, check_number
+from lightning_gradwatch.finding import Finding, Severity
+from lightning_gradwatch.sample import Sample, Update
+
+
+@dataclass
+class _Track:
+    """One optimizer: its loss, its latest step, the verdict (readings: lengths), output forces."""
+
+    course: LossCourse = field(default_factory=LossCourse)
+    before: Before | None = None
+    verdict: Verdict = field(default_factory=Verdict)
+    forces: list[float] = field(default_factory=list)
+
+
+class Oscillating:
+    """Finds steps that are too long: the loss swings, or rises, instead of falling.
+
+    Three things at once: the loss has not fallen below where it began; in the latest 64 steps all
+    its climbs together are as large as that; and measured steps promise, each, a large part of the
+    loss. A noisy loss climbs as much, but its steps promise little; a steep start promises much,
+    but falls. Growth out of all bounds is `exploding`.
+
+    Args:
+        climb: Sum of all rises of the loss (means of 4 steps) within 64 steps, over the loss at the
+            start, that counts as swinging, > 0.
+        step_length: Promised decrease of the loss in one step, over the loss, that counts as long,
+            > 0 (sound steps: below 0.3).
+        level: Loss over that at the start below which a run is learning all the same, > 0.
+        sustained: Steps after which a symptom that does not go away becomes an ERROR, >= 1.
+
+    Raises:
+        TypeError: An argument is not a number.
+        ValueError: An argument is out of range.
+
+    References:
+        - Cohen et al. (2021), Gradient descent on neural networks typically occurs at the edge of
+          stability
+    """
+
+    def __init__(
+        self,
+        climb: float = 1.0,
+        step_length: float = 0.2,
+        level: float = 0.5,
+        sustained: int = 1000,
+    ) -> None:
+        self.climb = check_number("climb", climb, above=0)
+        self.step_length = check_number("step_length", step_length, above=0)
+        self.level = check_number("level", level, above=0)
+        self.sustained = check_int("sustained", sustained, at_least=1)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the run."""
+        self._tracks: dict[int, _Track] = {}
+
+    def update(self, sample: Sample) -> Iterator[Finding]:
+        """Follow the loss; judge at every step, with the steps measured last."""
+        track = self._tracks.setdefault(sample.optimizer, _Track())
+        if sample.update is not None:
+            self._measure(sample.update)
+        if sample.amp_overflow:
+            return
+        track.course.push(sample.loss)
+        track.before = Before.of(sample)
+        if sample.flow is not None and sample.flow.modules is not None:
+            force = output_force(sample, sample.flow.modules)
+            if math.isfinite(force):
+                track.forces = [*track.forces[-2:], force]
+        track.verdict.settle(self._judge(sample, track), sample.step)
+        found = track.verdict.at(sample.step, self.sustained)
+        if found is not None:
+            yield found
+
+    def _measure(self, update: Update) -> None:
+        track = self._tracks.get(update.optimizer)
+        if track is not None and track.before is not None and track.before.step == update.step:
+            track.verdict.add([abs(step_length(track.before, update))])
+
+    def _judge(self, sample: Sample, track: _Track) -> Finding | None:
+        course, readings = track.course, track.verdict.readings
+        if not readings or not math.isfinite(sample.loss):
+            return None
+        climb = course.climb()
+        # Comparisons with NaN are false: what is not known is no symptom.
+        if not (climb >= self.climb and course.level >= self.level * course.start):
+            return None
+        length = float(np.median(readings[-4:]))
+        if not length >= self.step_length:
+            return None
+        if track.forces and float(np.median(track.forces)) >= FITTED:
+            return None  # it fits its data, and what is left of the loss is noise
+        evidence = {
+            "climb": climb,
+            "step_length": length,
+            "loss": course.level,
+            "loss_at_start": course.start,
+            "lr": sample.lr,
+        }
+        if sample.optimizer:
+            evidence["optimizer"] = float(sample.optimizer)
+        summary = (
+            f"The loss swings instead of falling: its climbs in the latest 64 steps add up to "
+            f"{amount(climb)} times the {amount(course.start)} at which it began, and a step "
+            f"promises to change it by {amount(length)} of its value."
+        )
+        step = sample.step
+        return Finding("oscillating", Severity.WARNING, (), step, step, 1, evidence, summary)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen, as plain Python values."""
+        return {
+            str(index): {
+                "course": track.course.to_dict(),
+                "before": None if track.before is None else track.before.to_dict(),
+                "verdict": track.verdict.to_dict(),
+                "forces": [*track.forces],
+            }
+            for index, track in self._tracks.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self._tracks = {
+            int(index): _Track(
+                LossCourse.from_dict(data["course"]),
+                None if data["before"] is None else Before.from_dict(data["before"]),
+                Verdict.from_dict(data["verdict"]),
+                [float(x) for x in data["forces"]],
+            )
+            for index, data in state.items()
+        }

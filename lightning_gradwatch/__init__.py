@@ -14,6 +14,7 @@ from lightning_gradwatch.version import __version__
 
 if TYPE_CHECKING:
     from lightning_gradwatch.action_record import ActionRecord
+    from lightning_gradwatch.before_start.check import preflight
     from lightning_gradwatch.callback import GradWatch
     from lightning_gradwatch.errors import GradWatchWarning
     from lightning_gradwatch.finding import Finding, Severity
@@ -32,6 +33,7 @@ _HOME = {
     "Report": "report",
     "Sample": "sample",
     "Severity": "finding",
+    "preflight": "before_start.check",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "Sample",
     "Severity",
     "__version__",
+    "preflight",
 ]
 
 

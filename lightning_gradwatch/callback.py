@@ -14,6 +14,7 @@ it, for one optimizer step of automatic optimization:
 from __future__ import annotations
 
 import functools
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -21,10 +22,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from lightning_gradwatch.before_start.check import examine
+from lightning_gradwatch.before_start.losses import scalar
 from lightning_gradwatch.culprit.batches import Window
 from lightning_gradwatch.engine import Engine
+from lightning_gradwatch.errors import GradWatchWarning
 from lightning_gradwatch.lightning_base import callback_base
-from lightning_gradwatch.lightning_replay import replay_of
+from lightning_gradwatch.lightning_replay import replay_of, why_not
 from lightning_gradwatch.lightning_trainer import TrainerView
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.probe import StepContext
@@ -80,7 +84,8 @@ class GradWatch(Seen, Callback):
             Trainer's loggers, the console and the recording.
         record: True: write the recording below the log directory that a logger gives the run, else
             nowhere; a path: there; False: nowhere.
-        preflight: Reserved for a diagnosis before the first step; only False is accepted yet.
+        preflight: Judge the first batch before the first step, as `preflight` does, and report
+            what is found with the findings of the run.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -111,11 +116,8 @@ class GradWatch(Seen, Callback):
         preflight: bool = False,
     ) -> None:
         super().__init__()
-        if preflight is not False:
-            raise ValueError(
-                f"preflight={preflight!r}: the diagnosis before training is not part of this "
-                "version; leave it False. The first ten steps are looked into as they are made."
-            )
+        if not isinstance(preflight, bool):
+            raise TypeError(f"preflight must be True or False, got {preflight!r}")
         settings = Settings.check(
             every_n_steps=every_n_steps,
             flow_every_n_steps=flow_every_n_steps,
@@ -127,6 +129,8 @@ class GradWatch(Seen, Callback):
         )
         self._engine = Engine(settings, *check_parts(detectors, actions, reporters))
         self._restored = False
+        self._preflight = preflight
+        self._preflight_due = False
         self._window = Window()
         self._ordinal = self._next_ordinal()
         _WAITING.add(self)
@@ -138,6 +142,7 @@ class GradWatch(Seen, Callback):
         self._engine.guard.reset()
         if not self._restored:
             self._engine.reset()
+        self._preflight_due = self._preflight and not self._restored and not trainer.global_step
         self._restored = False
         self._backward_seen = self._batch_has_backward = False
         self._micro_batches = 0
@@ -181,6 +186,29 @@ class GradWatch(Seen, Callback):
         """Make sure of it."""
         self._finish()
 
+    @_protected
+    def _before_first_step(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Judge the first batch; random numbers, weights and metrics are afterwards as before."""
+        engine = self._engine
+        refused = why_not(trainer, pl_module)
+        if refused:
+            warnings.warn(f"GradWatch: no preflight: {refused}.", GradWatchWarning, stacklevel=2)
+            return
+        if not engine.attached:
+            return
+        replay = replay_of(trainer, pl_module, self._window)
+        step = TrainerView(trainer, pl_module).step
+        try:
+            findings, _ = examine(
+                pl_module, lambda given: scalar(replay.run(given, batch_idx)), batch,
+                engine.settings, engine.diagnosis.facts,
+                step=step, batch_idx=batch_idx, scale=replay.scale,
+            )  # fmt: skip
+        except Exception as error:  # the user's model or batch, which the first step will show too
+            warnings.warn(f"GradWatch: no preflight: {error}", GradWatchWarning, stacklevel=2)
+            return
+        engine.tell(findings, step)
+
     # ------------------------------------------------------------------ one step
 
     @_protected
@@ -190,6 +218,9 @@ class GradWatch(Seen, Callback):
         """Hook modules for the coming step where that is due."""
         self._batch_idx = batch_idx
         self._batch_has_backward = False
+        if self._preflight_due:
+            self._preflight_due = False
+            self._before_first_step(trainer, pl_module, batch, batch_idx)
         if self._engine.attached and self._engine.seeker.wants_batches:
             self._window.add(batch, batch_idx)
         self._engine.begin_batch(announced=pl_module.automatic_optimization)

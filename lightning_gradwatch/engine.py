@@ -161,6 +161,14 @@ class Engine:
 
     # ------------------------------------------------------------------ one step
 
+    def tell(self, findings: Sequence[Finding], step: int) -> None:
+        """Take in findings from outside of the row, such as those from before the first step."""
+        self.audience.findings(
+            self.guard.call(
+                "the diagnosis", self.diagnosis.observe, findings, step, default=[*findings]
+            )
+        )
+
     def begin_batch(self, announced: bool = False) -> None:
         """A batch begins: hook the modules if its step is one that is looked into.
 

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Parts that may know torch, and the ones that may know Lightning.
 TORCH = {
     "probe", "actions", "culprit", "engine.py", "watcher.py", "callback.py", "lightning_trainer.py",
-    "lightning_replay.py",
+    "lightning_replay.py", "before_start",
 }  # fmt: skip
 LIGHTNING = {"lightning_base.py"}
 
@@ -64,6 +64,7 @@ def test_public_names_are_these():
         "Sample",
         "Severity",
         "__version__",
+        "preflight",
     ]
     for name in lightning_gradwatch.__all__:
         assert getattr(lightning_gradwatch, name) is not None

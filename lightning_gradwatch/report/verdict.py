@@ -45,11 +45,14 @@ def verdict(report: Report) -> str:
 
 def scope(report: Report) -> str:
     """Return how much was watched: `1,000 steps · 10 epochs · 20 parameters in 10 layers`."""
-    parts = [count(report.steps, "step")]
+    passes = report.config.get("passes")  # before training
+    parts = [count(report.steps, "step")] if passes is None else ["before the first step"]
     if report.epochs:
         parts.append(count(report.epochs, "epoch"))
     parts.append(f"{count(report.parameters, 'parameter')} in {count(report.layers, 'layer')}")
-    if report.first_loss == report.first_loss and report.steps > 1:
+    if passes is not None and report.last_loss == report.last_loss:
+        parts.append(f"loss {number(report.last_loss)}")
+    elif report.first_loss == report.first_loss and report.steps > 1:
         parts.append(f"loss {number(report.first_loss)} → {number(report.last_loss)}")
     return " · ".join(parts)
 

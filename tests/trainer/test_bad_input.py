@@ -30,7 +30,7 @@ from tests.trainer.models import data, fit, lightning, regression
         ({"actions": [object()]}, TypeError, ["apply"]),
         ({"reporters": [object()]}, TypeError, ["finish"]),
         ({"record": 3}, TypeError, ["record", "3"]),
-        ({"preflight": True}, ValueError, ["preflight", "True", "False"]),
+        ({"preflight": "yes"}, TypeError, ["preflight", "True", "False", "yes"]),
         ({"every_step": 3}, TypeError, ["every_step"]),
     ],
 )

@@ -17,6 +17,8 @@ from benchmarks.zoo.weights import matrices
 
 #: Activations that can be dead, and those that can saturate with their largest derivative.
 RECTIFIED = ("relu", "relu6")
+#: Convolutions in float64 are slow, and no measure of theirs needs it.
+WIDTHS = {"cnn": torch.float32}
 BOUNDED = {"tanh": 1.0, "sigmoid": 0.25}
 
 
@@ -57,25 +59,40 @@ class Look:
     finite: bool
 
 
-def look(net: nn.Module, task: Task, config: Config, step: int, constant: float) -> Look:
-    """Look at a copy of the network; nothing of the run is touched, not even its random state."""
+def look(
+    net: nn.Module, task: Task, config: Config, step: int, constant: float, brief: bool = False
+) -> Look:
+    """Look at a copy of the network; nothing of the run is touched, not even its random state.
+
+    Args:
+        net: The network.
+        task: What it learns.
+        config: How.
+        step: Optimizer steps made.
+        constant: Loss of the best constant predictor.
+        brief: The loss will do.
+    """
     finite = all(bool(torch.isfinite(p).all()) for p in net.parameters())
     if not finite:
         return Look(step, math.nan, (), (), math.nan, math.nan, False)
     copied, recorders = _with_recorders(net, config)
-    x = task.x.double() if task.x.is_floating_point() else task.x
+    wide = WIDTHS.get(config.arch, torch.float64)
+    copied.to(wide)
+    x = task.x.to(wide) if task.x.is_floating_point() else task.x
     if task.kind == "gan":
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(len(task.x), 4, generator=generator).double()
+        x = torch.randn(len(task.x), 4, generator=generator).to(wide)
     timed = config.arch == "rnn"
     if timed:
         x = x.clone().requires_grad_()
-    with torch.enable_grad():
+    with torch.set_grad_enabled(not brief):
         output = copied(x)
         if task.kind == "gan":
-            loss = energy_distance(output, task.x.double())
+            loss = energy_distance(output, task.x.to(wide))
         else:
             loss = loss_of(task, config.loss, output, task.y)
+        if brief:
+            return Look(step, float(loss) / constant, (), (), math.nan, math.nan, True)
         wanted = matrices(copied)
         grads = torch.autograd.grad(loss, wanted + ([x] if timed else []), allow_unused=True)
     elasticity = tuple(
@@ -88,7 +105,7 @@ def look(net: nn.Module, task: Task, config: Config, step: int, constant: float)
 
 
 def _with_recorders(net: nn.Module, config: Config) -> tuple[nn.Module, list[_Recorder]]:
-    copied = copy.deepcopy(net).double()
+    copied = copy.deepcopy(net)
     copied.requires_grad_(True)
     for mine, theirs in zip(copied.parameters(), net.parameters(), strict=True):
         mine.requires_grad_(theirs.requires_grad)

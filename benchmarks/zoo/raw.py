@@ -24,17 +24,19 @@ class RawMonitor(pl.Callback):
         self.steps: list[RawStep] = []
         self._seen: list[RawActivation] = []
         self._loss = math.nan
-        self._count = 0
+        self._count, self._optimizers = 0, 1
         self._before: dict[str, Tensor] = {}
         self._pending: tuple[Any, ...] | None = None
         self._handles: list[Any] = []
 
     @property
     def _due(self) -> bool:
-        return self._count < 10 or self._count % 5 == 0
+        step = self._count // self._optimizers
+        return step < 10 or step % 5 == 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hook every activation module."""
+        self._optimizers = len(trainer.optimizers)
         for name, module in pl_module.named_modules():
             if isinstance(module, KINDS):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
@@ -74,7 +76,8 @@ class RawMonitor(pl.Callback):
             self._before = {n: p.detach().clone() for n, p in named}
             grads = {n: p.grad.detach().clone() if p.grad is not None else None for n, p in named}
             accuracy = float(getattr(pl_module, "accuracy", math.nan))
-            self._pending = (self._count, self._loss, accuracy, grads, tuple(self._seen))
+            step = self._count // self._optimizers
+            self._pending = (step, self._loss, accuracy, grads, tuple(self._seen))
         self._count += 1
 
     def on_train_batch_end(

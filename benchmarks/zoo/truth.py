@@ -194,7 +194,7 @@ def judge(case: Case, with_remedies: bool = True) -> Outcome:
 
 
 def _reached(config: Config) -> float:
-    p = progress_of(measure(config), config)
+    p = progress_of(measure(config, brief=True), config)
     return p if math.isfinite(p) else -1.0
 
 

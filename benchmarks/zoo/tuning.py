@@ -151,10 +151,10 @@ VANISHING: tuple[Case, ...] = (
            depth=1, loop=True, recurrent=0.15, lr=0.001, steps=200),
     faulty("rnn-clipped", "vanishing: time", {"recurrent": 1.0}, "recall20", arch="rnn",
            cell="rnn", depth=1, recurrent=0.2, lr=0.001, clip=1.0),
-    faulty("lstm-forgets", "vanishing: time", {"forget": 2.0}, "recall20", arch="rnn",
-           cell="lstm", depth=1, forget=-4.0, lr=0.005),
-    faulty("lstm-forgets-more", "vanishing: time", {"forget": 2.0}, "recall20", arch="rnn",
-           cell="lstm", depth=1, forget=-6.0, lr=0.004),
+    faulty("lstm-forgets", "vanishing: time", {"forget": 2.0}, "recall30", arch="rnn",
+           cell="lstm", depth=1, forget=-4.0, lr=0.008),
+    faulty("lstm-forgets-more", "vanishing: time", {"forget": 3.0}, "recall40", arch="rnn",
+           cell="lstm", depth=1, forget=-5.0, lr=0.01),
 )
 
 EXPLODING: tuple[Case, ...] = (

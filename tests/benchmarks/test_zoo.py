@@ -93,3 +93,10 @@ def test_symptoms_of_an_empty_run_are_not_there():
     empty = Measured(norms=[1.0], elasticity=[1.0])
     found = (dead_units(empty), oscillating(empty), exploding(empty, empty))
     assert [symptom.zone for symptom in found] == [-1, -1, -1]
+
+
+def test_a_brief_measurement_reaches_the_same():
+    config = healthy("same", "plain", "friedman", steps=60).config
+    ends = [[look.loss for look in measure(config, brief).looks if look.step >= 48]
+            for brief in (False, True)]  # fmt: skip
+    assert ends[0] == ends[1]

@@ -12,6 +12,8 @@ from typing import Any
 _FIRST = 10
 #: Losses whose median is where it is now.
 _NOW = 16
+#: Losses taken together where swings are measured.
+_BLOCK = 4
 
 
 class LossCourse:
@@ -77,14 +79,18 @@ class LossCourse:
         earlier = median(self._recent[:half])
         return 1.0 - median(self._recent[half:]) / earlier if earlier > 0 else math.nan
 
-    def climb(self, block: int = 4) -> float:
-        """Sum of all rises between means of `block` losses in the window, over the start."""
+    @property
+    def climb(self) -> float:
+        """Sum of the rises between means of 4 losses in the window, over the start; NaN until full.
+
+        Without the two largest, so that it takes more than one spike.
+        """
         losses = self._recent
         if self.signed or len(losses) < self._window or not self.start > 0:
             return math.nan
-        means = [sum(losses[i : i + block]) / block for i in range(0, len(losses), block)]
-        rises = sum(max(b - a, 0.0) for a, b in pairwise(means))
-        return rises / self.start
+        means = [sum(losses[i : i + _BLOCK]) / _BLOCK for i in range(0, len(losses), _BLOCK)]
+        rises = sorted(max(b - a, 0.0) for a, b in pairwise(means))
+        return sum(rises[:-2]) / self.start
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python types only."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from lightning_gradwatch.detectors.inside import feeding_layers, inner_rows
+from lightning_gradwatch.detectors.inside import FITTED, feeding_layers, inner_rows, output_force
 from lightning_gradwatch.detectors.sentences import names
 from lightning_gradwatch.detectors.verdict import Verdict
 from lightning_gradwatch.errors import check_int, check_number
@@ -66,7 +67,8 @@ class DeadUnits:
         fraction: Share of dead units that counts as ill, 0 < fraction <= 1 (healthy networks: up
             to 0.56; ill ones 0.75 and more).
         patience: Looks over which a unit must have been off, >= 1.
-        sustained: Steps after which a symptom that does not go away becomes an ERROR, >= 1.
+        sustained: Steps after which a symptom that does not go away becomes an ERROR, >= 1. It is
+            only told as INFO while the outputs show that the model learns all the same.
 
     Raises:
         TypeError: An argument is not a number.
@@ -101,6 +103,7 @@ class DeadUnits:
         """Forget the run."""
         self._rows: dict[str, _Looks] = {}
         self._verdicts: dict[int, Verdict] = {}
+        self._fits: dict[int, bool] = {}
 
     def update(self, sample: Sample) -> Iterator[Finding]:
         """Look at the activations that the sample carries, if any."""
@@ -108,7 +111,12 @@ class DeadUnits:
         verdict = self._verdicts.setdefault(sample.optimizer, Verdict())
         if modules is not None:
             verdict.settle(self._look(sample, modules), sample.step)
+            force = output_force(sample, modules)
+            if math.isfinite(force):
+                self._fits[sample.optimizer] = force >= FITTED
         found = verdict.at(sample.step, self.sustained)
+        if found is not None and self._fits.get(sample.optimizer, False):
+            found = replace(found, severity=Severity.INFO)  # it learns all the same
         if found is not None:
             yield found
 
@@ -165,6 +173,7 @@ class DeadUnits:
                 for name, x in self._rows.items()
             },
             "verdicts": {str(k): v.to_dict() for k, v in self._verdicts.items()},
+            "fits": {str(k): v for k, v in self._fits.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -174,3 +183,4 @@ class DeadUnits:
             for name, x in state["rows"].items()
         }
         self._verdicts = {int(k): Verdict.from_dict(v) for k, v in state["verdicts"].items()}
+        self._fits = {int(k): bool(v) for k, v in state["fits"].items()}

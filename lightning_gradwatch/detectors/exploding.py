@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning_gradwatch.detectors.depth import Before, read_depth, step_length
+from lightning_gradwatch.detectors.forward import read_forward
 from lightning_gradwatch.detectors.own_range import OwnRange
 from lightning_gradwatch.detectors.sentences import amount, heaviest
 from lightning_gradwatch.errors import check_int, check_number
@@ -17,6 +18,10 @@ from lightning_gradwatch.sample import Sample
 _INITIAL = 3
 #: By how much the early half must exceed the late one to speak of growth through depth.
 _THROUGH_DEPTH = 5.0
+#: Output over input from which an untrained forward pass blows up (sound ones: up to 15), and the
+#: output force that such an output has whatever the loss.
+_THROUGH_FORWARD = 100.0
+_BLIND = (0.3, 4.0)
 #: Out-of-range steps after which the new level is taken for the run's own.
 _ACCEPT = 100
 
@@ -31,7 +36,8 @@ class ExplodingGradient:
       steps, when there is no level yet, the steps must also have been too long for the loss;
     - one such step, if it follows a step many times longer than the loss allows;
     - a loss or gradient that ends in Inf or NaN right after either of these;
-    - at initialisation, gradients that grow enormously on their way back, through depth or time.
+    - at initialisation, gradients that grow enormously on their way back, through depth or time;
+    - at initialisation, outputs hundreds of times larger than the inputs, and a loss to match.
 
     A single step out of range, from which the run recovers, is a `spike` and not an explosion.
 
@@ -93,6 +99,11 @@ risen to 450, 900 times the level it began at.
         if sample.amp_overflow or not sample.has_grad.any():
             return
         track = self._track(sample.optimizer)
+        if initial is None and track.looks < _INITIAL and sample.flow is not None:
+            track.looks += 1
+            initial = self._blown_up(sample)
+            if initial is not None:
+                yield initial
         # The last window of an epoch may hold fewer micro-batches: its gradient is smaller by that.
         norm = sample.global_norm / (sample.accumulated if sample.accumulated > 0 else 1.0)
         track.signed |= sample.loss < 0
@@ -170,6 +181,28 @@ risen to 450, 900 times the level it began at.
             f"{amount(steep)} %, against {amount(reading.late_elasticity)} % in the last layers."
         )
         return self._finding(sample, reading.layers[: len(reading.layers) // 2], evidence, summary)
+
+    def _blown_up(self, sample: Sample) -> Finding | None:
+        """Find outputs that are far too large before anything was learnt."""
+        reading = read_forward(sample)
+        if reading is None or reading.growth < _THROUGH_FORWARD:
+            return None
+        if not _BLIND[0] <= reading.force <= _BLIND[1]:
+            return None  # trained: it is this large for the sake of its targets
+        evidence = {
+            "forward_growth": reading.growth,
+            "output": reading.output,
+            "loss": sample.loss,
+            "step": float(sample.step),
+        }
+        summary = (
+            f"The signal explodes on its way forward, and the gradient with it: at step "
+            f"{sample.step} what {reading.layer} puts out is {amount(reading.growth)} times as "
+            f"large as the inputs, and the loss is {amount(sample.loss)}."
+        )
+        there = sample.layer_has_grad
+        layers = tuple(n for n, has in zip(sample.layout.layers, there, strict=True) if has)
+        return self._finding(sample, layers, evidence, summary)
 
     # ------------------------------------------------------------------ telling
 

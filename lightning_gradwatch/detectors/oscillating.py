@@ -21,28 +21,28 @@ from lightning_gradwatch.sample import Sample, Update
 
 @dataclass
 class _Track:
-    """One optimizer: its loss, its latest step, the verdict (readings: lengths), output forces."""
+    """One optimizer: loss, latest step, verdict (readings: step lengths), first output force."""
 
     course: LossCourse = field(default_factory=LossCourse)
     before: Before | None = None
     verdict: Verdict = field(default_factory=Verdict)
-    forces: list[float] = field(default_factory=list)
+    force: float = math.nan
 
 
 class Oscillating:
     """Finds steps that are too long: the loss swings, or rises, instead of falling.
 
-    Three things at once: the loss has not fallen below where it began; in the latest 64 steps all
-    its climbs together are as large as that; and measured steps promise, each, a large part of the
-    loss. A noisy loss climbs as much, but its steps promise little; a steep start promises much,
-    but falls. Growth out of all bounds is `exploding`.
+    Two things at once: within the latest 64 steps all climbs of the loss together are larger than
+    the loss was at the start, its two largest jumps left out; and measured steps promise, each, a
+    large part of the loss. A noisy loss climbs too, but not that much as long as the model learns;
+    a steep start promises much, but falls. A model that knew its task when the run began has no
+    such start to be compared with: of it nothing is said. Growth out of all bounds is `exploding`.
 
     Args:
         climb: Sum of all rises of the loss (means of 4 steps) within 64 steps, over the loss at the
-            start, that counts as swinging, > 0.
+            start, that counts as swinging, > 0 (sound runs: up to 0.8).
         step_length: Promised decrease of the loss in one step, over the loss, that counts as long,
-            > 0 (sound steps: below 0.3).
-        level: Loss over that at the start below which a run is learning all the same, > 0.
+            > 0. Climbs three times as large as `climb` need no such witness.
         sustained: Steps after which a symptom that does not go away becomes an ERROR, >= 1.
 
     Raises:
@@ -56,14 +56,12 @@ class Oscillating:
 
     def __init__(
         self,
-        climb: float = 1.0,
-        step_length: float = 0.2,
-        level: float = 0.5,
+        climb: float = 1.5,
+        step_length: float = 0.03,
         sustained: int = 1000,
     ) -> None:
         self.climb = check_number("climb", climb, above=0)
         self.step_length = check_number("step_length", step_length, above=0)
-        self.level = check_number("level", level, above=0)
         self.sustained = check_int("sustained", sustained, at_least=1)
         self.reset()
 
@@ -82,8 +80,8 @@ class Oscillating:
         track.before = Before.of(sample)
         if sample.flow is not None and sample.flow.modules is not None:
             force = output_force(sample, sample.flow.modules)
-            if math.isfinite(force):
-                track.forces = [*track.forces[-2:], force]
+            if math.isfinite(force) and math.isnan(track.force):
+                track.force = force
         track.verdict.settle(self._judge(sample, track), sample.step)
         found = track.verdict.at(sample.step, self.sustained)
         if found is not None:
@@ -98,22 +96,21 @@ class Oscillating:
         course, readings = track.course, track.verdict.readings
         if not readings or not math.isfinite(sample.loss):
             return None
-        climb = course.climb()
+        climb = course.climb
         # Comparisons with NaN are false: what is not known is no symptom.
-        if not (climb >= self.climb and course.level >= self.level * course.start):
+        if not climb >= self.climb or track.force >= FITTED:
             return None
         length = float(np.median(readings[-4:]))
-        if not length >= self.step_length:
+        if not (length >= self.step_length or climb >= 3 * self.climb):
             return None
-        if track.forces and float(np.median(track.forces)) >= FITTED:
-            return None  # it fits its data, and what is left of the loss is noise
         evidence = {
             "climb": climb,
             "step_length": length,
             "loss": course.level,
             "loss_at_start": course.start,
-            "lr": sample.lr,
         }
+        if math.isfinite(sample.lr):
+            evidence["lr_now"] = sample.lr
         if sample.optimizer:
             evidence["optimizer"] = float(sample.optimizer)
         summary = (
@@ -131,7 +128,7 @@ class Oscillating:
                 "course": track.course.to_dict(),
                 "before": None if track.before is None else track.before.to_dict(),
                 "verdict": track.verdict.to_dict(),
-                "forces": [*track.forces],
+                "force": track.force,
             }
             for index, track in self._tracks.items()
         }
@@ -143,7 +140,7 @@ class Oscillating:
                 LossCourse.from_dict(data["course"]),
                 None if data["before"] is None else Before.from_dict(data["before"]),
                 Verdict.from_dict(data["verdict"]),
-                [float(x) for x in data["forces"]],
+                float(data["force"]),
             )
             for index, data in state.items()
         }

@@ -47,6 +47,7 @@ class OwnRange:
         before: What is kept of the latest step.
         calm_lr: Learning rate when the loss was lowest.
         lowest: The loss at that time.
+        looks: Looks at the forward pass so far.
     """
 
     window: int
@@ -70,6 +71,7 @@ class OwnRange:
     before: Before | None = None
     calm_lr: float = math.nan
     lowest: float = math.inf
+    looks: int = 0
 
     def __post_init__(self) -> None:
         self.norms, self.losses = Baseline(self.window), Baseline(self.window)

@@ -16,11 +16,11 @@ from lightning_gradwatch.sample import Sample
 
 #: At the same step, what causes comes before what it causes.
 _ORDER = {"exploding": 0, "nonfinite": 1, "dead_units": 2, "saturated": 3, "vanishing": 4}
-#: Symptoms that say nothing of their own where one of these is there.
+#: Symptoms that say nothing of their own where one of these is there, or was there before.
 _EXPLAINED_BY = {
     "stalled": {"exploding", "nonfinite", "vanishing", "dead_units", "saturated", "oscillating"},
-    "oscillating": {"exploding", "nonfinite"},
 }
+_EXPLAINED_AFTER = {"vanishing": {"exploding"}}
 #: Steps within which a spike and an explosion are one event.
 _NEAR = 10
 
@@ -75,8 +75,12 @@ class Diagnosis:
     def _is_explained(self, finding: Finding) -> bool:
         """Whether another illness of the same optimizer accounts for this symptom."""
         causes = _EXPLAINED_BY.get(finding.code, set())
+        earlier = _EXPLAINED_AFTER.get(finding.code, set())
         return any(
-            other.code in causes
+            (
+                other.code in causes
+                or (other.code in earlier and other.first_step <= finding.first_step)
+            )
             and other.severity >= Severity.WARNING
             and _group(other) == _group(finding)
             for other in self._merged.values()

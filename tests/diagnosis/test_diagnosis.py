@@ -141,12 +141,13 @@ def test_what_an_explosion_ends_in_names_it_as_the_cause(diagnosis):
         diagnosis,
         finding("exploding", 3, norm_growth=1e3),
         finding("nonfinite", 4, everywhere=1.0),
+        finding("dead_units", 12, dead_fraction=1.0),
         finding("vanishing", 20, learning_share=0.0),
     )
-    exploding, nonfinite, vanishing = diagnosis.findings
+    exploding, nonfinite, dead = diagnosis.findings  # what vanished afterwards is no news
     assert "follows" not in exploding.cause
     assert nonfinite.cause.startswith("It follows from the explosion at step 3")
-    assert vanishing.cause.startswith("It follows from the explosion at step 3")
+    assert dead.cause.startswith("It follows from the explosion at step 3")
 
 
 def test_at_the_same_step_the_explosion_comes_first(diagnosis):

@@ -36,9 +36,8 @@ CAUSES = (
         lambda case: case.has("early_elasticity") and bool(case.recurrent),
     ),
     Line(
-        "Each layer multiplies the signal by more than one on its way back, and nothing holds its "
-        "size.",
-        lambda case: case.has("early_elasticity"),
+        "Each layer multiplies the signal by more than one, and nothing holds its size.",
+        lambda case: case.has("early_elasticity") or case.has("forward_growth"),
     ),
     Line(
         "The steps are too long for this loss: {optimizer}'s learning rate{lr} is too high for the "
@@ -67,7 +66,7 @@ REMEDIES = (
     Line(
         "Smaller initial weights: nn.init.kaiming_normal_(layer.weight, nonlinearity='relu'), or "
         "nn.init.xavier_normal_(layer.weight) for tanh.",
-        lambda case: case.large_weights,
+        lambda case: case.large_weights and not case.recurrent,
     ),
     Line(
         "Start the recurrent weights as an orthogonal matrix: "
@@ -78,6 +77,7 @@ REMEDIES = (
         "Standardise inputs and targets: x = (x - x.mean(0)) / x.std(0).",
         lambda case: case.unscaled_inputs and not case.normalised,
     ),
+    Line(common.INITIAL_WEIGHTS.text, lambda case: case.has("forward_growth")),
     common.ADAM,
     common.LOWER_LR,
     Line(

@@ -148,6 +148,7 @@ class DeadUnits:
         layers = feeding_layers(sample, modules, [i for i, _ in ill])
         evidence = {
             "dead_fraction": share,
+            "least_dead_fraction": min(dead for _, dead in ill),
             "activations": float(len(ill)),
             "activations_seen": float(looked),
             "looks": float(self.patience),
@@ -155,9 +156,8 @@ class DeadUnits:
         }
         if sample.optimizer:
             evidence["optimizer"] = float(sample.optimizer)
-        many = f"{100 * share:.0f} %" if len(ill) == 1 else f"Up to {100 * share:.0f} %"
-        if share == 1.0:
-            many = "All" if len(ill) == 1 else "Up to all"
+        least, most = (f"{100 * x:.0f}" for x in (evidence["least_dead_fraction"], share))
+        many = "All" if least == "100" else f"{most} %" if least == most else f"{least} to {most} %"
         summary = (
             f"{many} of the units of {names(rows, thing='activation')} are zero for every input of "
             f"the last {self.patience} looks."

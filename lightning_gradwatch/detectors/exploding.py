@@ -124,7 +124,7 @@ risen to 450, 900 times the level it began at.
                 yield self._growth(sample, track, norm, loss)
             if not hot or track.streak > _ACCEPT:
                 track.learn(norm, loss)
-                track.note_rate(loss, sample.lr)
+            track.note_rate(loss, sample.lr)
             track.samples += 1
         if self.max_norm is not None and norm > self.max_norm and not track.active:
             yield self._above_limit(sample)
@@ -220,11 +220,13 @@ risen to 450, 900 times the level it began at.
                 f", and the loss has risen to {amount(loss)}, {amount(loss / start)} times the "
                 "level it began at"
             )
-        evidence |= self._length(track) | self._rate(track, sample.lr)
+        elif sample.loss < 0:
+            evidence["loss"] = sample.loss
+        evidence |= self._length(track) | self._rate(track)
         return self._finding(sample, heaviest(sample), evidence, summary + ".")
 
     def _overflow(self, sample: Sample, track: OwnRange) -> Finding:
-        evidence = {"norm": track.norm} | self._length(track) | self._rate(track, sample.lr)
+        evidence = {"norm": track.norm} | self._length(track) | self._rate(track)
         if sample.loss < 0 or track.loss < 0:
             evidence["loss"] = sample.loss if sample.loss < 0 else track.loss
         before = "the step before"
@@ -258,10 +260,11 @@ risen to 450, 900 times the level it began at.
         return {"step_length": length} if length > 1 else {}
 
     @staticmethod
-    def _rate(track: OwnRange, lr: float) -> dict[str, float]:
-        if not (math.isfinite(lr) and track.calm_lr > 0):
+    def _rate(track: OwnRange) -> dict[str, float]:
+        if not (track.calm_lr > 0 and math.isfinite(track.peak_lr)):
             return {}
-        return {"lr_now": lr, "lr_calm": track.calm_lr, "lr_growth": lr / track.calm_lr}
+        calm, peak = track.calm_lr, track.peak_lr
+        return {"lr_now": peak, "lr_calm": calm, "lr_growth": peak / calm}
 
     @staticmethod
     def _finding(

@@ -47,6 +47,7 @@ class OwnRange:
         before: What is kept of the latest step.
         calm_lr: Learning rate when the loss was lowest.
         lowest: The loss at that time.
+        peak_lr: Highest learning rate since then.
         looks: Looks at the forward pass so far.
     """
 
@@ -71,6 +72,7 @@ class OwnRange:
     before: Before | None = None
     calm_lr: float = math.nan
     lowest: float = math.inf
+    peak_lr: float = -math.inf
     looks: int = 0
 
     def __post_init__(self) -> None:
@@ -78,9 +80,12 @@ class OwnRange:
         self.late_norms, self.late_losses = Baseline(_DRIFT), Baseline(_DRIFT)
 
     def note_rate(self, loss: float, lr: float) -> None:
-        """Remember the learning rate of the best step."""
-        if math.isfinite(lr) and loss < self.lowest:
-            self.lowest, self.calm_lr = loss, lr
+        """Remember the learning rate of the best step, and the highest since."""
+        if not math.isfinite(lr):
+            return
+        self.peak_lr = max(self.peak_lr, lr)
+        if loss < self.lowest:
+            self.lowest, self.calm_lr, self.peak_lr = loss, lr, lr
 
     def learn(self, norm: float, loss: float) -> None:
         """Take a step into the run's own range; before the step is counted in `samples`."""

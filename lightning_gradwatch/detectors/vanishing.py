@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lightning_gradwatch.detectors.depth import Before, DepthReading, read_depth
+from lightning_gradwatch.detectors.gains import Drain, find_drain
 from lightning_gradwatch.detectors.sentences import amount, names
 from lightning_gradwatch.detectors.time_profile import TimeReading, read_time
 from lightning_gradwatch.detectors.verdict import KEPT, Verdict
@@ -94,6 +95,7 @@ does (×0.001 per layer over 5 layers).
         """Forget the run."""
         self._before: dict[int, Before] = {}
         self._depth: dict[int, Verdict] = {}
+        self._drains: dict[int, Drain] = {}
         self._weight: dict[int, float] = {}  # norm of all matrices when first measured
         self._time: dict[tuple[int, str], Verdict] = {}
 
@@ -106,6 +108,9 @@ does (×0.001 per layer over 5 layers).
         self._before[sample.optimizer] = Before.of(sample)
         if sample.flow is not None:
             self._judge_time(sample)
+            drain = find_drain(sample, sample.flow.modules) if sample.flow.modules else None
+            if drain is not None:
+                self._drains[sample.optimizer] = drain
         verdicts = [self._depth.get(sample.optimizer)]
         verdicts += [v for (index, _), v in self._time.items() if index == sample.optimizer]
         found = [v.at(sample.step, self.sustained) for v in verdicts if v is not None]
@@ -190,8 +195,13 @@ does (×0.001 per layer over 5 layers).
         elif ratio < 0.01:
             factor = ratio ** (1 / (n - 1)) if ratio > 0 else 0.0
             evidence |= {"first_over_last": ratio, "factor_per_layer": factor}
+            drain = self._drains.get(optimizer)
+            so = ""
+            if drain is not None:
+                evidence |= {"module_gain": drain.gain, "modules": float(drain.count)}
+                so = f"{drain.words}, so that "
             summary = (
-                f"The error signal dies on its way back: {reading.layers[0]} receives "
+                f"The error signal dies on its way back: {so}{reading.layers[0]} receives "
                 f"{amount(ratio)} of the gradient that {reading.layers[-1]} does "
                 f"(×{factor:.2g} per layer over {n} layers)."
             )
@@ -253,6 +263,7 @@ does (×0.001 per layer over 5 layers).
         return {
             "before": {str(k): v.to_dict() for k, v in self._before.items()},
             "depth": {str(k): v.to_dict() for k, v in self._depth.items()},
+            "drains": {str(k): v.to_dict() for k, v in self._drains.items()},
             "weight": {str(k): v for k, v in self._weight.items()},
             "time": [[index, name, v.to_dict()] for (index, name), v in self._time.items()],
         }
@@ -261,6 +272,7 @@ does (×0.001 per layer over 5 layers).
         """Take over what `state_dict` returned."""
         self._before = {int(k): Before.from_dict(v) for k, v in state["before"].items()}
         self._depth = {int(k): Verdict.from_dict(v) for k, v in state["depth"].items()}
+        self._drains = {int(k): Drain.from_dict(v) for k, v in state["drains"].items()}
         self._weight = {int(k): float(v) for k, v in state["weight"].items()}
         self._time = {(int(i), str(n)): Verdict.from_dict(v) for i, n, v in state["time"]}
 

@@ -26,8 +26,8 @@ CAUSES = (
         lambda case: case.value("born_dead") == 1,
     ),
     Line(
-        "They died in training: a step that was too long (learning rate{lr}) pushed them to the "
-        "negative side for every input, from which no gradient brings them back.",
+        "They died in training: with the learning rate{lr} a step went too far and pushed them to "
+        "the negative side for every input, from which no gradient brings them back.",
     ),
 )
 
@@ -37,11 +37,11 @@ REMEDIES = (
         "nonlinearity='relu').",
         lambda case: case.zero_weights,
     ),
+    common.STANDARDISE_INPUTS,
     Line(
         common.LOWER_LR.text,
         lambda case: case.follows("exploding") or case.value("born_dead") == 0,
     ),
-    common.STANDARDISE_INPUTS,
     common.NORMALISE,
     common.INITIAL_WEIGHTS,
     Line("Let dead units breathe: nn.LeakyReLU(0.1) instead of nn.ReLU()."),

@@ -25,8 +25,8 @@ CAUSES = (
         lambda case: case.value("born_saturated") == 1,
     ),
     Line(
-        "Training drove them there: steps that were too long (learning rate{lr}) made the weights "
-        "large."
+        "Training drove them there: with the learning rate{lr} steps went too far and made the "
+        "weights large."
     ),
 )
 

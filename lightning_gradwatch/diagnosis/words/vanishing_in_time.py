@@ -25,6 +25,11 @@ CAUSES = (
 
 REMEDIES = (
     Line(
+        "Start the recurrent weights as an orthogonal matrix, which keeps a signal's size: "
+        "nn.init.orthogonal_({last_layer}.weight_hh_l0).",
+        lambda case: case.recurrent.startswith("RNN"),
+    ),
+    Line(
         "Use gates that stay open: nn.LSTM, its forget gate biased at the start: "
         "lstm.bias_ih_l0.data[hidden:2 * hidden] = 4.",
         lambda case: not case.recurrent.startswith(("LSTM", "GRU")),
@@ -36,11 +41,6 @@ REMEDIES = (
     Line(
         "Close the update gates at the start: {last_layer}.bias_ih_l0.data[hidden:2 * hidden] = 4.",
         lambda case: case.recurrent.startswith("GRU"),
-    ),
-    Line(
-        "Start the recurrent weights as an identity: nn.init.eye_({last_layer}.weight_hh_l0) with "
-        "nonlinearity='relu' and biases of 0.",
-        lambda case: case.recurrent.startswith("RNN"),
     ),
     Line("Shorten the way: shorter sequences, fewer steps per second, or attention over them."),
 )

@@ -143,6 +143,8 @@ def step_length(before: Before, update: Update) -> float:
     """
     if update.step != before.step or not math.isfinite(before.loss) or before.loss == 0:
         return math.nan
+    if np.isnan(update.descent).all():
+        return math.nan
     with np.errstate(over="ignore", invalid="ignore"):
         return float(np.nansum(update.descent)) / abs(before.loss)
 

@@ -42,7 +42,7 @@ class Oscillating:
         climb: Sum of all rises of the loss (means of 4 steps) within 64 steps, over the loss at the
             start, that counts as swinging, > 0 (sound runs: up to 0.8).
         step_length: Promised decrease of the loss in one step, over the loss, that counts as long,
-            > 0. Climbs three times as large as `climb` need no such witness.
+            > 0.
         sustained: Steps after which a symptom that does not go away becomes an ERROR, >= 1.
 
     Raises:
@@ -101,7 +101,7 @@ class Oscillating:
         if not climb >= self.climb or track.force >= FITTED:
             return None
         length = float(np.median(readings[-4:]))
-        if not (length >= self.step_length or climb >= 3 * self.climb):
+        if not length >= self.step_length:
             return None
         evidence = {
             "climb": climb,

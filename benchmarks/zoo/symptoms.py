@@ -148,8 +148,6 @@ def oscillating(run: Measured) -> Symptom:
     looks = _finite(run)
     late = half_of(looks) if looks else []
     value = sum(max(0.0, b.loss - a.loss) for a, b in itertools.pairwise(late))
-    if len(looks) < len(run.looks):  # what ends in NaN has no second half
-        return Symptom("oscillating", value, 0 if value > 0.3 else -1)
     if value >= 1.0:
         return Symptom("oscillating", value, 1, _second_climb(looks))
     return Symptom("oscillating", value, -1 if value <= 0.3 else 0)

@@ -38,6 +38,10 @@ EXPLAINS = {
     ("dead_units", "vanishing"),
 }
 
+#: Symptoms that are measured in the second half of a run. What ends in NaN before that cannot have
+#: them for certain, nor is it certain not to.
+LASTING = ("dead_units", "saturated", "vanishing", "oscillating")
+
 #: A layer with fewer dead units still passes a good part on; then what vanishes died first.
 BLOCKED = 0.95
 
@@ -109,6 +113,8 @@ def examine(case: Case, seed: int) -> Outcome:
             change = abs(_final(measure(ablated)) - _final(run))
             ratio = with_ablation(ratio, change)
         found.append(ratio)
+    if 0 <= run.nonfinite < config.steps / 2:  # nobody knows its second half
+        found = [replace(s, zone=min(s.zone, 0)) if s.code in LASTING else s for s in found]
     outcome.symptoms = found
     if outcome.reason:
         return outcome

@@ -262,6 +262,7 @@ class Engine:
         return replace(sample, update=due.update)
 
     def _detect(self, sample: Sample, context: StepContext) -> list[Finding]:
+        self.guard.call("the diagnosis", self.diagnosis.see, sample, default=None)
         found: list[Finding] = []
         for detector in self.detectors:
             found += self.guard.call(

@@ -136,3 +136,26 @@ def run(engine, model, sgd):
         model(torch.ones(3, 4)).square().mean().backward()
         engine.before_step(StepContext(step=i, optimizer=sgd))
         sgd.step()
+
+
+def test_the_diagnosis_learns_what_the_model_calls_and_is_given():
+    class Called(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 1)
+
+        def forward(self, x):
+            return self.last(torch.sigmoid(self.first(x)))
+
+    model = Called()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with GradientWatcher(model, optimizer, record=False) as watcher:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = model(50 * torch.ones(8, 4)).square().mean()
+            loss.backward()
+            watcher.step(loss=loss)
+            optimizer.step()
+        facts = watcher._engine.diagnosis.facts
+    assert facts.activations == {"Sigmoid": ("sigmoid(first)",)}
+    assert facts.input_rms == pytest.approx(50)

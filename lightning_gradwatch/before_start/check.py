@@ -68,6 +68,8 @@ def preflight(model: nn.Module, batch: Any, loss_fn: Callable[..., Tensor] | Non
     mode = None if model.training else True
     findings, samples = examine(model, make_loss, batch, Settings(), facts, mode=mode)
     diagnosis = Diagnosis(facts)
+    for sample in samples:
+        diagnosis.see(sample)
     diagnosis.observe(findings, 0)
     history = History()
     for i, sample in enumerate(samples):

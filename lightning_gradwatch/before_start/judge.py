@@ -30,8 +30,6 @@ from lightning_gradwatch.sample import Sample
 
 #: One batch switches fewer units on than a run does.
 _DEAD = 0.8
-#: Size of outputs, and growth up to it, that no network needs.
-_LOUD = 1e4
 #: A ratio of the first time steps to the last that is worth a word,
 _FORGETFUL = 1e-4
 #: that a plain recurrence does not recover from,
@@ -65,8 +63,6 @@ def findings_of(samples: Sequence[Sample], recurrent: Mapping[str, str]) -> list
                 place = found.layers if found.code == "no_gradient" else ()
                 latest[found.code, place] = found
     said = [_before_training(f) for f in latest.values()]
-    if not any(f.code in ("exploding", "nonfinite") for f in said):
-        said += _forward(samples[-1])
     return [*said, *_through_time(samples, recurrent)]
 
 
@@ -104,44 +100,6 @@ def _before_training(finding: Finding) -> Finding:
     if finding.code != "no_gradient":
         return finding
     return replace(finding, summary=finding.summary.replace(" steps.", " passes over one batch."))
-
-
-def _forward(sample: Sample) -> Iterator[Finding]:
-    """Look at the size of the signal on its way to the loss.
-
-    Layers without a saturating activation multiply gradients and weights' effects alike, so that
-    elasticity, by which training is judged, does not show it.
-    """
-    modules = sample.flow.modules if sample.flow is not None else None
-    if modules is None:
-        return
-    rows = [i for i, name in enumerate(modules.names) if name in sample.layout.layers]
-    sizes = [(modules.names[i], float(modules.out_rms[i])) for i in rows]
-    sizes = [(name, size) for name, size in sizes if size > 0]
-    if len(sizes) < 3:
-        return
-    (first, small), (last, large) = sizes[0], max(sizes, key=lambda pair: pair[1])
-    if not (large >= _LOUD and large >= _LOUD * small):
-        return
-    at = [name for name, _ in sizes].index(last)
-    evidence = {
-        "signal_growth": large / small,
-        "first_size": small,
-        "largest_size": large,
-        "layers": float(len(sizes)),
-    }
-    if at > 0 and large < float("inf"):
-        evidence["factor_per_layer"] = (large / small) ** (1 / at)
-    summary = (
-        f"The signal explodes on its way forward: the outputs of {first} are of size "
-        f"{amount(small)}, and those of {last} of size {amount(large)}"
-    )
-    if "factor_per_layer" in evidence:
-        summary += f" (×{evidence['factor_per_layer']:.2g} per layer)"
-    layers = tuple(name for name, _ in sizes[: at + 1])
-    yield Finding(
-        "exploding", Severity.ERROR, layers, sample.step, sample.step, 1, evidence, f"{summary}."
-    )
 
 
 def _through_time(samples: Sequence[Sample], recurrent: Mapping[str, str]) -> Iterator[Finding]:

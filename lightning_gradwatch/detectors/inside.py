@@ -12,15 +12,25 @@ from lightning_gradwatch.sample import ModuleFlow, Sample
 #: Output force (see below) from which a model is taken to have learnt something.
 FITTED = 2.7
 
+#: Classes that own a matrix.
+_MATRICES = ("Linear", "Bilinear", "Conv1d", "Conv2d", "Conv3d")
+
 
 def last_layer(sample: Sample, modules: ModuleFlow) -> int:
-    """Return the row of the last layer with a gradient of this sample's optimizer; -1 if none."""
-    learning = {
-        name
-        for name, there in zip(sample.layout.layers, sample.layer_has_grad, strict=True)
-        if there
-    }
-    return max((i for i, name in enumerate(modules.names) if name in learning), default=-1)
+    """Return the row of the last layer on the way to this optimizer's loss; -1 if there is none.
+
+    It has a gradient of the optimizer, or is a matrix that nobody trains under its own name: one
+    that is frozen, or tied to another.
+    """
+    layers = sample.layout.layers
+    learning = {n for n, there in zip(layers, sample.layer_has_grad, strict=True) if there}
+    if not learning.intersection(modules.names):
+        return -1
+    return max(
+        i
+        for i, (name, kind) in enumerate(zip(modules.names, modules.kinds, strict=True))
+        if name in learning or (kind in _MATRICES and name not in layers)
+    )
 
 
 def output_force(sample: Sample, modules: ModuleFlow) -> float:

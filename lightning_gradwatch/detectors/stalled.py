@@ -68,7 +68,8 @@ class Stalled:
         step_length: Promised decrease of the loss in one step, over the loss, that counts as next
             to nothing, > 0. A tenth of it is hopeless.
         agreement: Cosine between successive measured gradients from which they agree, 0 to 1.
-        fallen: Share of the initial loss whose loss counts as learning, 0 < fallen < 1.
+        fallen: Share of the initial loss by which it must have changed to count as moving,
+            0 < fallen < 1.
         warmup: Steps before the first verdict, >= 1; twice as many while the learning rate rises.
         sustained: Steps after which a symptom that does not go away becomes an ERROR, >= 1.
 
@@ -162,7 +163,10 @@ lower it by 5e-10 of its value.
         length, agreement = np.median(np.array(readings), axis=0).tolist()
         # Comparisons with NaN are false: what is not known is no symptom.
         limit = self.step_length if agreement >= self.agreement and not rising else 0.0
-        if not (track.course.fallen < self.fallen and length < max(limit, self.step_length / 10)):
+        course = track.course
+        # A loss that has risen has moved too: another optimizer may be at work on it.
+        still = course.fallen < self.fallen and course.level < course.start * (1 + self.fallen)
+        if not (still and length < max(limit, self.step_length / 10)):
             return None
         evidence = {"step_length": length}
         if length > 0:

@@ -161,6 +161,7 @@ lower it by 5e-10 of its value.
         if len(readings) < 3 or track.steps < self.warmup * (_RISING if rising else 1):
             return None
         length, agreement = np.median(np.array(readings), axis=0).tolist()
+        length = max(length, readings[-1][0])  # steps that grow will get somewhere
         # Comparisons with NaN are false: what is not known is no symptom.
         limit = self.step_length if agreement >= self.agreement and not rising else 0.0
         course = track.course

@@ -123,7 +123,7 @@ def run(make: Callable[[], Trial]) -> Outcome:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
-            max_epochs=1,
+            max_epochs=extra.pop("max_epochs", 1),
             accelerator="cpu",
             logger=False,
             enable_checkpointing=False,

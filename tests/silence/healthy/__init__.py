@@ -2,13 +2,27 @@
 
 from tests.silence.healthy import (
     control,
+    finetuning,
     generative,
     language,
+    practice,
     recurrent,
     representation,
+    science,
     tabular,
     vision,
 )
 
-FAMILIES = (control, generative, language, recurrent, representation, tabular, vision)
+FAMILIES = (
+    control,
+    finetuning,
+    generative,
+    language,
+    practice,
+    recurrent,
+    representation,
+    science,
+    tabular,
+    vision,
+)
 CASES = {case.__name__: case for family in FAMILIES for case in family.CASES}

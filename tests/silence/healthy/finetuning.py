@@ -67,22 +67,14 @@ def lora() -> Trial:
     return Trial(task, text_backwards(150), lambda: task.first - task.last, 0.15)
 
 
-def prompt_tuning() -> Trial:
-    """Nothing but eight vectors in front of the text is trained."""
+def biases_only() -> Trial:
+    """BitFit: nothing but biases and norms is trained."""
     net = GPT(2)
     pretrain(net, next_character, lines(80), 5e-3)
-    net.requires_grad_(False)
-    prompt = nn.Parameter(torch.randn(8, 32) * 0.02)
-    net.prompt = prompt
-
-    def loss(net: GPT, x: Tensor, y: Tensor) -> Tensor:
-        x, y = x[:, :24], y[:, :24]
-        h = torch.cat([net.prompt.expand(len(x), -1, -1), net.tokens(x)], 1)
-        h = net.norm(net.blocks(h + net.places.weight))
-        return F.cross_entropy(net.head(h[:, 8:]).flatten(0, 1), y.flatten())
-
-    task = Task(net, loss, optimizer=lambda t: torch.optim.Adam([prompt], lr=0.3))
-    return Trial(task, text_backwards(150), lambda: task.first - task.last, 0.3)
+    for parameter in net.parameters():
+        parameter.requires_grad_(parameter.dim() == 1)
+    task = Task(net, next_character, lr=2e-2)
+    return Trial(task, text_backwards(150), lambda: task.first - task.last, 0.2)
 
 
 def all_weights_at_1e_5() -> Trial:
@@ -171,6 +163,21 @@ def converged_text_resumed_at_the_end_of_its_schedule() -> Trial:
         lr=1e-4,
         schedule=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 120),
     )
+    return Trial(task, lines(120), lambda: -task.last, -2.4)
+
+
+def text_goes_on_at_1e_5() -> Trial:
+    """A model of text, the loss of which is mostly the entropy of text, is trained gently on."""
+    net = GPT(2)
+    pretrain(net, next_character, lines(200), 5e-3)
+    task = Task(net, next_character, optimizer=lambda t: torch.optim.AdamW(t.parameters(), lr=1e-5))
+    return Trial(task, lines(120), lambda: -task.last, -2.4)
+
+
+def text_goes_on_with_sgd() -> Trial:
+    net = GPT(2)
+    pretrain(net, next_character, lines(200), 5e-3)
+    task = Task(net, next_character, optimizer=lambda t: torch.optim.SGD(t.parameters(), 1e-3))
     return Trial(task, lines(120), lambda: -task.last, -2.4)
 
 
@@ -270,8 +277,9 @@ def preferences() -> Trial:
 
 
 CASES = (
-    lora, prompt_tuning, all_weights_at_1e_5, all_weights_with_warm_up_and_decay,
+    lora, biases_only, all_weights_at_1e_5, all_weights_with_warm_up_and_decay,
     probe_of_a_body_nobody_froze, frozen_body_in_eval, converged_and_resumed,
-    converged_text_resumed_at_the_end_of_its_schedule, converged_regression_resumed, adapters,
+    converged_text_resumed_at_the_end_of_its_schedule, text_goes_on_at_1e_5, text_goes_on_with_sgd,
+    converged_regression_resumed, adapters,
     thawed_later, preferences,
 )  # fmt: skip

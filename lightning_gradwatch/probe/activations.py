@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn import functional
 
+from lightning_gradwatch.probe.graph import is_plain
+
 #: A derivative below this share of its largest value counts as flat.
 FLAT = 0.05
 
@@ -121,7 +123,9 @@ class Counts:
     def measure_input(self, args: tuple[Any, ...]) -> None:
         """Add the squared sum of the first tensor among the arguments, if it is one of floats."""
         data = next((a for a in args if isinstance(a, Tensor)), None)
-        if data is not None and data.is_floating_point() and data.layout == torch.strided:
+        if data is None or not is_plain(data):
+            return
+        if data.is_floating_point() and data.layout == torch.strided:
             self.of["input"] = _square(data.detach())
 
 

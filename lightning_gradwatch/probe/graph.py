@@ -62,7 +62,7 @@ class Stretch:
 def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
     """Yield every tensor that carries a gradient in nested containers and dataclasses."""
     if isinstance(value, Tensor):
-        if value.requires_grad and _is_plain(value):
+        if value.requires_grad and is_plain(value):
             yield value
     elif depth and isinstance(value, (tuple, list)):
         for item in value:
@@ -75,7 +75,7 @@ def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
             yield from tensors_in(getattr(value, part.name, None), depth - 1)
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Whether its numbers are those of the whole tensor: not a shard, not inside a transform."""
     wrapped = getattr(torch._C, "_functorch", None)
     is_wrapped: Callable[[Tensor], bool] | None = getattr(

@@ -277,7 +277,9 @@ class Probe:
             sharded = self.parameters.sharded(step.context.optimizer)
             step.version = None if sharded else _version(step.moving)
         if updates:
-            self._updates.before([m for m in step.moving if not is_sharded(m[0])])
+            self._updates.before(
+                [m for m in step.moving if not (is_sharded(m[0]) or is_sharded(m[2]))]
+            )
 
     def after_step(self) -> Aftermath | None:
         """Measure what the step did; return it if no number of it is on the device only."""

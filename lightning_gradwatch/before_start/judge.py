@@ -52,7 +52,7 @@ def findings_of(samples: Sequence[Sample], recurrent: Mapping[str, str]) -> list
         ExplodingGradient(),
         VanishingGradient(patience=_LOOKS),
         DeadUnits(fraction=_DEAD, patience=_LOOKS),
-        SaturatedActivation(patience=_LOOKS),
+        SaturatedActivation(patience=_LOOKS, warmup=0),
         NoGradient(patience=PASSES),
     ]
     latest: dict[tuple[str, tuple[str, ...]], Finding] = {}

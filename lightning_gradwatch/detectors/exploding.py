@@ -99,8 +99,8 @@ risen to 450, 900 times the level it began at.
         if sample.amp_overflow or not sample.has_grad.any():
             return
         track = self._track(sample.optimizer)
-        if initial is None and track.looks < _INITIAL and sample.flow is not None:
-            track.looks += 1
+        if initial is None and not track.looked and sample.flow is not None:
+            track.looked = True
             initial = self._blown_up(sample)
             if initial is not None:
                 yield initial

@@ -48,7 +48,7 @@ class OwnRange:
         calm_lr: Learning rate when the loss was lowest.
         lowest: The loss at that time.
         peak_lr: Highest learning rate since then.
-        looks: Looks at the forward pass so far.
+        looked: Whether the first forward pass has been judged.
     """
 
     window: int
@@ -73,7 +73,7 @@ class OwnRange:
     calm_lr: float = math.nan
     lowest: float = math.inf
     peak_lr: float = -math.inf
-    looks: int = 0
+    looked: bool = False
 
     def __post_init__(self) -> None:
         self.norms, self.losses = Baseline(self.window), Baseline(self.window)

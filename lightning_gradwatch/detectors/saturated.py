@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from lightning_gradwatch.detectors.course import LossCourse
 from lightning_gradwatch.detectors.inside import FITTED, feeding_layers, inner_rows, output_force
 from lightning_gradwatch.detectors.sentences import names
 from lightning_gradwatch.detectors.verdict import Verdict
@@ -18,6 +18,10 @@ from lightning_gradwatch.sample import ModuleFlow, Sample
 
 #: Rows remembered between looks.
 _MOST = 1024
+#: Share of saturated outputs that leaves no hope that it passes.
+_HOPELESS = 0.95
+#: Share of the loss that must have gone, in all or within 32 steps, to say that it learns.
+_FALLEN, _FALLING = 0.9, 0.5
 
 
 class SaturatedActivation:
@@ -32,8 +36,10 @@ class SaturatedActivation:
         fraction: Share of saturated outputs that counts as ill, 0 < fraction <= 1 (healthy
             networks: up to 0.6; ill ones above 0.9).
         patience: Looks in a row that it must last, >= 1.
+        warmup: Steps that a network is given to get away from it, >= 0; none if more than 95 %
+            are saturated.
         sustained: Steps after which a symptom that does not go away becomes an ERROR, >= 1. It is
-            only told as INFO while the outputs show that the model learns all the same.
+            only told as INFO while the outputs or the loss show that the model learns all the same.
 
     Raises:
         TypeError: An argument is not a number.
@@ -59,9 +65,12 @@ is below 5 % of its largest.')
           neural networks
     """
 
-    def __init__(self, fraction: float = 0.8, patience: int = 3, sustained: int = 1000) -> None:
+    def __init__(
+        self, fraction: float = 0.8, patience: int = 3, warmup: int = 100, sustained: int = 1000
+    ) -> None:
         self.fraction = check_number("fraction", fraction, above=0, at_most=1)
         self.patience = check_int("patience", patience, at_least=1)
+        self.warmup = check_int("warmup", warmup, at_least=0)
         self.sustained = check_int("sustained", sustained, at_least=1)
         self.reset()
 
@@ -70,16 +79,19 @@ is below 5 % of its largest.')
         self._rows: dict[str, list[float]] = {}  # the first share, then the latest ones
         self._verdicts: dict[int, Verdict] = {}
         self._fits: dict[int, bool] = {}
+        self._courses: dict[int, LossCourse] = {}
 
     def update(self, sample: Sample) -> Iterator[Finding]:
         """Look at the activations that the sample carries, if any."""
         modules = sample.flow.modules if sample.flow is not None else None
         verdict = self._verdicts.setdefault(sample.optimizer, Verdict())
+        course = self._courses.setdefault(sample.optimizer, LossCourse())
+        course.push(sample.loss)
         if modules is not None:
             verdict.settle(self._look(sample, modules), sample.step)
             force = output_force(sample, modules)
-            if math.isfinite(force):
-                self._fits[sample.optimizer] = force >= FITTED
+            learns = course.fallen >= _FALLEN or course.falling >= _FALLING
+            self._fits[sample.optimizer] = learns or force >= FITTED
         found = verdict.at(sample.step, self.sustained)
         if found is not None and self._fits.get(sample.optimizer, False):
             found = replace(found, severity=Severity.INFO)  # it learns all the same
@@ -100,7 +112,9 @@ is below 5 % of its largest.')
             first, *latest = self._rows.get(name, [share])
             latest = [*latest, share][-self.patience :]
             self._rows[name] = [first, *latest]
-            if len(latest) == self.patience and float(np.median(latest)) >= self.fraction:
+            young = sample.step < self.warmup
+            enough = max(self.fraction, _HOPELESS) if young else self.fraction
+            if len(latest) == self.patience and float(np.median(latest)) >= enough:
                 ill.append((i, share))
         return self._finding(sample, modules, ill, looked) if ill else None
 
@@ -133,6 +147,7 @@ is below 5 % of its largest.')
             "rows": {name: [*shares] for name, shares in self._rows.items()},
             "verdicts": {str(k): v.to_dict() for k, v in self._verdicts.items()},
             "fits": {str(k): v for k, v in self._fits.items()},
+            "courses": {str(k): v.to_dict() for k, v in self._courses.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -140,3 +155,4 @@ is below 5 % of its largest.')
         self._rows = {str(k): [float(x) for x in v] for k, v in state["rows"].items()}
         self._verdicts = {int(k): Verdict.from_dict(v) for k, v in state["verdicts"].items()}
         self._fits = {int(k): bool(v) for k, v in state["fits"].items()}
+        self._courses = {int(k): LossCourse.from_dict(v) for k, v in state["courses"].items()}

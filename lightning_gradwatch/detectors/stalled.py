@@ -24,6 +24,8 @@ _SOUND = 0.03
 _RISING = 2
 #: Share of the trainable elements without a gradient that makes a model unable to learn.
 _MOST = 0.5
+#: Output force up to which a model still puts out next to nothing: it has learnt nothing for sure.
+_BLANK = 0.7
 #: Fall of the loss over 32 steps that is not noise.
 _FALL = 0.03
 
@@ -59,7 +61,8 @@ class Stalled:
     Judged on measured steps, by three things at once: the loss is about where it began; the model
     has not learnt anything before this run (what it puts out has nothing to do with its loss); and
     a step promises to lower the loss by next to nothing. Between hopeless and doubtful the gradient
-    decides: where it keeps pointing the same way, there is a descent that is not made.
+    decides: where it keeps pointing the same way, there is a descent that is not made; where it
+    does not, only a model that still puts out next to nothing has something left to learn.
 
     Also told is a run in which most of the trainable weights never get a step, because no optimizer
     holds them, and whose loss has come to rest.
@@ -150,7 +153,8 @@ lower it by 5e-10 of its value.
                 track.forces = [*track.forces[-2:], force]
 
     def _judge(self, sample: Sample, track: _Track) -> Finding | None:
-        if track.forces and float(np.median(track.forces)) >= FITTED:
+        force = float(np.median(track.forces)) if track.forces else math.nan
+        if force >= FITTED:
             return None
         left_out = self._left_out(sample)
         resting = track.course.falling < _FALL and not track.course.fallen >= 2 * self.fallen
@@ -163,11 +167,15 @@ lower it by 5e-10 of its value.
         length, agreement = np.median(np.array(readings), axis=0).tolist()
         length = max(length, readings[-1][0])  # steps that grow will get somewhere
         # Comparisons with NaN are false: what is not known is no symptom.
-        limit = self.step_length if agreement >= self.agreement and not rising else 0.0
+        hopeless = self.step_length / 10
+        if agreement >= self.agreement:
+            limit = hopeless if rising else self.step_length
+        else:  # no common direction: a model that knows nothing yet, or one that knows all it can
+            limit = hopeless if force <= _BLANK else 0.0
         course = track.course
         # A loss that has risen has moved too: another optimizer may be at work on it.
         still = course.fallen < self.fallen and course.level < course.start * (1 + self.fallen)
-        if not (still and length < max(limit, self.step_length / 10)):
+        if not (still and length < limit):
             return None
         evidence = {"step_length": length}
         if length > 0:

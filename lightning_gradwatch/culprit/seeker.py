@@ -22,6 +22,7 @@ class Seeker:
     def reset(self) -> None:
         """A new run begins."""
         self._left = ATTEMPTS
+        self._unsolved = -1  # the latest step whose replay gave finite numbers only
 
     @property
     def wants_batches(self) -> bool:
@@ -42,8 +43,13 @@ class Seeker:
         answer = find(replay())
         if answer.culprit is not None or not answer.replayed:
             self._left = 0
-        finite = history.steps[history.loss == history.loss]
         step = next(f.first_step for f in findings if f.code == "nonfinite")
+        culprit, unsolved = answer.culprit, self._unsolved
+        if culprit is None and answer.replayed:
+            self._unsolved = step
+        elif culprit is not None and culprit.kind == "weight" and unsolved == step - 1:
+            return list(findings)  # broken by that step: no news of who did it
+        finite = history.steps[history.loss == history.loss]
         last = int(finite[finite < step].max()) if (finite < step).any() else None
         return [
             name_culprit(f, answer, batch_idx, last) if f.code == "nonfinite" else f

@@ -236,6 +236,22 @@ def test_three_attempts_at_most():
     assert "did not come back" in found.cause
 
 
+def test_weights_broken_by_a_step_that_did_not_come_back_are_not_to_blame():
+    calls = []
+
+    def only_the_first_time(self, batch, batch_idx):
+        calls.append(batch_idx)
+        loss = plain(self, batch, batch_idx)
+        return loss * math.nan if batch_idx == 2 and calls.count(2) == 1 else loss
+
+    watch = GradWatch(reporters=[])
+    fit(trainable(only_the_first_time), watch)
+    [found] = [f for f in watch.findings if f.code == "nonfinite"]
+    assert found.first_step == 2
+    assert "Replayed, batch 2 gives finite numbers only." in found.summary
+    assert "did not come back" in found.cause
+
+
 def test_batches_are_neither_kept_nor_copied_with_the_callback():
     watch = GradWatch(reporters=[])
 

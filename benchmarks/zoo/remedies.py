@@ -13,7 +13,7 @@ def remedies_of(case: Case) -> dict[str, list[Config]]:
     c = case.config
     tries: dict[str, list[dict[str, Any]]] = {
         "lower_lr": [{"lr": c.lr * 0.1}, {"lr": c.lr * 0.01}],
-        "higher_lr": [{"lr": c.lr * 10}, {"lr": c.lr * 100}],
+        "higher_lr": [{"lr": c.lr * 10.0**k} for k in (1, 2, 3, 4)],
         "clip": [] if c.clip else [{"clip": 1.0}],
         "warmup": [] if c.warmup else [{"warmup": max(10, c.steps // 10)}],
         "schedule": [{"schedule": "constant", "warmup": 0}]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,7 @@ def test_agreement_is_the_cosine_with_the_measured_gradient_before():
         update = assemble(0, 0, 2, columns, squares.numpy().ravel(), 1.0)
         seen.append((torch.cat([p.grad.flatten(), q.grad]).double(), update.agreement))
     assert np.isnan(seen[0][1])
-    for (old, _), (new, agreement) in zip(seen, seen[1:], strict=False):
+    for (old, _), (new, agreement) in pairwise(seen):
         expected = float(old @ new / old.norm() / new.norm())
         assert agreement == pytest.approx(expected, rel=1e-6)
 

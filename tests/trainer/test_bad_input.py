@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from lightning_gradwatch import GradWatch, Severity
 from lightning_gradwatch.actions import DecayLR, SkipStep
-from tests.trainer.models import data, fit, lightning, regression
+from tests.trainer.models import data, fit, lightning, mlp, regression
 
 
 @pytest.mark.parametrize(
@@ -133,3 +134,44 @@ def test_module_that_produces_no_gradient_at_all():
     fit(regression(Detached()), watch, loader=data(400), max_epochs=4)
     assert [(f.code, f.layers) for f in watch.findings] == [("no_gradient", ("net.unused",))]
     assert watch.healthy
+
+
+class OtherEachTime(nn.Module):
+    """Calls some of its children, in an order that is drawn anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.children_ = nn.ModuleList(nn.Linear(8, 8) for _ in range(5))
+        self.head = nn.Linear(8, 1)
+        self.random = random.Random(0)
+
+    def forward(self, x):
+        for child in self.random.sample(list(self.children_), self.random.randint(1, 5)):
+            x = torch.tanh(child(x))
+        return self.head(x)
+
+
+class ReplacedAtTen(nn.Module):
+    """Puts another module in the place of a child after ten forward passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp(8, 16, 16, 1)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 10:
+            self.net[2] = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16))
+        return self.net(x)
+
+
+@pytest.mark.parametrize("make", [OtherEachTime, ReplacedAtTen])
+def test_modules_that_come_and_go(make, recwarn):
+    torch.manual_seed(0)
+    watch = GradWatch(flow_every_n_steps=5, record=False, reporters=[])
+    fit(regression(make()), watch, loader=data(400))
+    assert len(watch.history) == 50
+    assert len(watch.history.flow) >= 15
+    assert watch.healthy
+    assert not [w for w in recwarn if "GradWatch" in str(w.message)]

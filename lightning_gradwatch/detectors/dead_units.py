@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from lightning_gradwatch.detectors.inside import FITTED, feeding_layers, inner_rows, output_force
+from lightning_gradwatch.detectors.inside import feeding_layers, inner_rows
+from lightning_gradwatch.detectors.learning import Learning
 from lightning_gradwatch.detectors.sentences import names
 from lightning_gradwatch.detectors.verdict import Verdict
 from lightning_gradwatch.errors import check_int, check_number
@@ -68,7 +68,7 @@ class DeadUnits:
             to 0.56; ill ones 0.75 and more).
         patience: Looks over which a unit must have been off, >= 1.
         sustained: Steps after which a symptom that does not go away becomes an ERROR, >= 1. It is
-            only told as INFO while the outputs show that the model learns all the same.
+            only told as INFO while the outputs or the loss show that the model learns all the same.
 
     Raises:
         TypeError: An argument is not a number.
@@ -103,22 +103,18 @@ class DeadUnits:
         """Forget the run."""
         self._rows: dict[str, _Looks] = {}
         self._verdicts: dict[int, Verdict] = {}
-        self._fits: dict[int, bool] = {}
+        self._learning = Learning()
 
     def update(self, sample: Sample) -> Iterator[Finding]:
         """Look at the activations that the sample carries, if any."""
         modules = sample.flow.modules if sample.flow is not None else None
         verdict = self._verdicts.setdefault(sample.optimizer, Verdict())
+        self._learning.see(sample)
         if modules is not None:
             verdict.settle(self._look(sample, modules), sample.step)
-            force = output_force(sample, modules)
-            if math.isfinite(force):
-                self._fits[sample.optimizer] = force >= FITTED
         found = verdict.at(sample.step, self.sustained)
-        if found is not None and self._fits.get(sample.optimizer, False):
-            found = replace(found, severity=Severity.INFO)  # it learns all the same
         if found is not None:
-            yield found
+            yield self._learning.temper(found, sample.optimizer)
 
     def _look(self, sample: Sample, modules: ModuleFlow) -> Finding | None:
         ill: list[tuple[int, float]] = []
@@ -173,7 +169,7 @@ class DeadUnits:
                 for name, x in self._rows.items()
             },
             "verdicts": {str(k): v.to_dict() for k, v in self._verdicts.items()},
-            "fits": {str(k): v for k, v in self._fits.items()},
+            "learning": self._learning.to_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -183,4 +179,4 @@ class DeadUnits:
             for name, x in state["rows"].items()
         }
         self._verdicts = {int(k): Verdict.from_dict(v) for k, v in state["verdicts"].items()}
-        self._fits = {int(k): bool(v) for k, v in state["fits"].items()}
+        self._learning = Learning.from_dict(state["learning"])

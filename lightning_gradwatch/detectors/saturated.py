@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from lightning_gradwatch.detectors.course import LossCourse
-from lightning_gradwatch.detectors.inside import FITTED, feeding_layers, inner_rows, output_force
+from lightning_gradwatch.detectors.inside import feeding_layers, inner_rows
+from lightning_gradwatch.detectors.learning import Learning
 from lightning_gradwatch.detectors.sentences import names
 from lightning_gradwatch.detectors.verdict import Verdict
 from lightning_gradwatch.errors import check_int, check_number
@@ -20,8 +19,6 @@ from lightning_gradwatch.sample import ModuleFlow, Sample
 _MOST = 1024
 #: Share of saturated outputs that leaves no hope that it passes.
 _HOPELESS = 0.95
-#: Share of the loss that must have gone, in all or within 32 steps, to say that it learns.
-_FALLEN, _FALLING = 0.9, 0.5
 
 
 class SaturatedActivation:
@@ -78,25 +75,18 @@ is below 5 % of its largest.')
         """Forget the run."""
         self._rows: dict[str, list[float]] = {}  # the first share, then the latest ones
         self._verdicts: dict[int, Verdict] = {}
-        self._fits: dict[int, bool] = {}
-        self._courses: dict[int, LossCourse] = {}
+        self._learning = Learning()
 
     def update(self, sample: Sample) -> Iterator[Finding]:
         """Look at the activations that the sample carries, if any."""
         modules = sample.flow.modules if sample.flow is not None else None
         verdict = self._verdicts.setdefault(sample.optimizer, Verdict())
-        course = self._courses.setdefault(sample.optimizer, LossCourse())
-        course.push(sample.loss)
+        self._learning.see(sample)
         if modules is not None:
             verdict.settle(self._look(sample, modules), sample.step)
-            force = output_force(sample, modules)
-            learns = course.fallen >= _FALLEN or course.falling >= _FALLING
-            self._fits[sample.optimizer] = learns or force >= FITTED
         found = verdict.at(sample.step, self.sustained)
-        if found is not None and self._fits.get(sample.optimizer, False):
-            found = replace(found, severity=Severity.INFO)  # it learns all the same
         if found is not None:
-            yield found
+            yield self._learning.temper(found, sample.optimizer)
 
     def _look(self, sample: Sample, modules: ModuleFlow) -> Finding | None:
         ill: list[tuple[int, float]] = []
@@ -146,13 +136,11 @@ is below 5 % of its largest.')
         return {
             "rows": {name: [*shares] for name, shares in self._rows.items()},
             "verdicts": {str(k): v.to_dict() for k, v in self._verdicts.items()},
-            "fits": {str(k): v for k, v in self._fits.items()},
-            "courses": {str(k): v.to_dict() for k, v in self._courses.items()},
+            "learning": self._learning.to_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned."""
         self._rows = {str(k): [float(x) for x in v] for k, v in state["rows"].items()}
         self._verdicts = {int(k): Verdict.from_dict(v) for k, v in state["verdicts"].items()}
-        self._fits = {int(k): bool(v) for k, v in state["fits"].items()}
-        self._courses = {int(k): LossCourse.from_dict(v) for k, v in state["courses"].items()}
+        self._learning = Learning.from_dict(state["learning"])

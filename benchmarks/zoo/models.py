@@ -30,6 +30,11 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "burst": lambda step, steps: 300.0 if 10 <= step < 13 else 1.0,
     "burst2": lambda step, steps: 1000.0 if step == 25 else 1.0,
     "growing": lambda step, steps: 1.06**step,
+    "restarts": lambda step, steps: 0.5 * (1 + math.cos(math.pi * (3 * step / steps % 1))),
+    "cyclic": lambda step, steps: 1.0 + 19.0 * (1 - abs(6 * step / steps % 2 - 1)),
+    "onecycle": lambda step, steps: min(
+        0.04 + 3.2 * step / steps, 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+    ),
 }
 
 
@@ -42,6 +47,14 @@ def make_optimizer(parameters: Any, config: Config) -> optim.Optimizer:
         return optim.RMSprop(parameters, lr, weight_decay=decay)
     if config.optimizer == "adagrad":
         return optim.Adagrad(parameters, lr, weight_decay=decay)
+    if config.optimizer == "nesterov":
+        return optim.SGD(
+            parameters, lr, momentum=config.momentum, weight_decay=decay, nesterov=True
+        )
+    if config.optimizer == "adamax":
+        return optim.Adamax(parameters, lr, weight_decay=decay)
+    if config.optimizer == "nadam":
+        return optim.NAdam(parameters, lr, weight_decay=decay)
     betas = (config.momentum or 0.9, 0.999)
     kind = optim.AdamW if config.optimizer == "adamw" else optim.Adam
     return kind(parameters, lr, betas=betas, weight_decay=decay)

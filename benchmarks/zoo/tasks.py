@@ -172,6 +172,37 @@ def _points(modes: int, seed: int) -> Task:
     return Task(x + 0.15 * torch.randn(512, 2, generator=g), x, "gan", 2, 4)
 
 
+def _table(name: str) -> Task:
+    """A real table that scikit-learn brings along, each column standardised."""
+    from sklearn import datasets
+
+    data = getattr(datasets, f"load_{name}")()
+    x = torch.tensor(data.data, dtype=torch.float32)
+    y = torch.tensor(data.target)
+    return Task((x - x.mean(0)) / x.std(0), y, "class", int(y.max()) + 1, x.shape[1])
+
+
+def _moons(noise: float, seed: int) -> Task:
+    """Two half-circles that reach into each other."""
+    g = _generator(seed)
+    y = torch.arange(480) % 2
+    angle = math.pi * torch.rand(480, generator=g)
+    side = 1.0 - 2.0 * y
+    x = torch.stack([side * angle.cos() + y, side * angle.sin() + 0.5 * y], 1)
+    x = x + noise * torch.randn(480, 2, generator=g)
+    return Task((x - x.mean(0)) / x.std(0), y, "class", 2, 2)
+
+
+def _arm(seed: int) -> Task:
+    """Where the hand of an arm of three joints is, by the joints' angles."""
+    g = _generator(seed)
+    angles = 1.2 * torch.randn(512, 3, generator=g)
+    total = angles.cumsum(1)
+    length = torch.tensor([1.0, 0.7, 0.4])
+    y = torch.stack([(length * total.cos()).sum(1), (length * total.sin()).sum(1)], 1)
+    return Task(angles / 1.2, (y - y.mean(0)) / y.std(0), "regression", 2, 3)
+
+
 #: Task by name; what is measured on one never depends on the seed of a run.
 TASKS: dict[str, Callable[[], Task]] = {
     "blobs": lambda: _blobs(6, 12, 0.55, 1),
@@ -202,6 +233,22 @@ TASKS: dict[str, Callable[[], Task]] = {
     "bag600": lambda: _bag(600, 24),
     "ring": lambda: _points(4, 25),
     "ring6": lambda: _points(6, 26),
+    "wine": lambda: _table("wine"),
+    "cancer": lambda: _table("breast_cancer"),
+    "iris": lambda: _table("iris"),
+    "moons": lambda: _moons(0.12, 27),
+    "blobs5": lambda: _blobs(5, 16, 0.5, 28),
+    "spirals4": lambda: _spirals(4, 0.5, 29),
+    "smooth6": lambda: _function(6, 30),
+    "arm": lambda: _arm(31),
+    "manifold12": lambda: _manifold(12, 2, 32),
+    "recall16": lambda: _recall(16, 4, 33),
+    "recall24": lambda: _recall(24, 2, 34),
+    "adding10": lambda: _adding(10, 35),
+    "waves20": lambda: _waves(20, 36),
+    "text10": lambda: _text(10, 14, 37),
+    "bag400": lambda: _bag(400, 38),
+    "ring5": lambda: _points(5, 39),
 }
 
 

@@ -1,6 +1,14 @@
 """Models that fail, by family: of each it must be told what ails it, and what heals it."""
 
-from tests.silence.sick import depth, numbers, rates, sequences
+from tests.silence.sick import (
+    adversarial,
+    depth,
+    numbers,
+    sequences,
+    too_long,
+    too_short,
+    units,
+)
 
-FAMILIES = (depth, numbers, rates, sequences)
+FAMILIES = (adversarial, depth, numbers, sequences, too_long, too_short, units)
 CASES = {case.name: case for family in FAMILIES for case in family.CASES}

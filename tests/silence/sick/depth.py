@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from tests.silence.case import Task, Trial, accuracy
 from tests.silence.data import batches, cancer
 from tests.silence.healthy.vision import classify, digit_reader
-from tests.silence.sick.illness import NORMALISE, sick
+from tests.silence.sick.illness import NORMALISE, sgd, sick
 
 
 def mlp(
@@ -113,8 +111,7 @@ def deep_cnn_with_huge_weights(kaiming: bool = False) -> Trial:
     net = plain_cnn(8, False, 1.0)
     if kaiming:
         start(net, he)
-    sgd = functools.partial(torch.optim.SGD, lr=0.02, momentum=0.9)
-    return digit_reader(net, 60, 0.7, optimizer=lambda t: sgd(t.parameters()))
+    return digit_reader(net, 60, 0.7, optimizer=sgd(0.02, 0.9))
 
 
 DEFAULT_WEIGHTS = {
@@ -175,7 +172,7 @@ def tanh_on_unscaled_inputs(standardise: bool = False) -> Trial:
     net = nn.Sequential(
         nn.Linear(30, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 2)
     )
-    task = Task(net, classify, lambda t: torch.optim.SGD(t.parameters(), 0.1))
+    task = Task(net, classify, sgd(0.1))
     return Trial(task, batches(x, y, steps=120), lambda: accuracy(net, x, y) - 0.63, 0.3)
 
 
@@ -193,8 +190,7 @@ def tanh_on_unscaled_inputs(standardise: bool = False) -> Trial:
 def tanh_with_normal_weights(init: Callable[[Tensor], Tensor] = nn.init.normal_) -> Trial:
     """Weights from torch.randn, as first attempts from scratch have it."""
     net = start(mlp([64, *[128] * 6, 10], nn.Tanh), init)
-    sgd = functools.partial(torch.optim.SGD, lr=0.05)
-    return digit_reader(net, 120, flat=True, optimizer=lambda t: sgd(t.parameters()))
+    return digit_reader(net, 120, flat=True, optimizer=sgd(0.05))
 
 
 CASES = (

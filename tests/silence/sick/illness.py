@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from lightning_gradwatch import GradWatch, Severity
 from tests.silence.case import Outcome, Trial, run
 
 #: The remedy that names a learning rate, which the healed twin is trained with.
 LOWER_LR = r"Lower the learning rate: lr=(?P<lr>[\d.e-]+)\."
+ADAM = r"Use Adam, .*: torch\.optim\.Adam\(model\.parameters\(\), lr=(?P<adam>1e-3)\)\."
 NORMALISE = (
     r"Normalise between layers: nn\.BatchNorm1d\(width\) .* after each nn\.Linear, "
     r"nn\.BatchNorm2d\(channels\) after each convolution\."
@@ -101,3 +103,7 @@ def changes(illness: Illness, remedy: str) -> dict[str, Any]:
 def heal(illness: Illness, change: Mapping[str, Any]) -> Outcome:
     """Train the twin: the same model with one change."""
     return run(lambda: illness.make(**change))
+
+
+def sgd(lr: float, momentum: float = 0.0, **more: Any) -> Any:
+    return lambda task: torch.optim.SGD(task.parameters(), lr, momentum, **more)

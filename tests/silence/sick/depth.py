@@ -173,7 +173,7 @@ def tanh_on_unscaled_inputs(standardise: bool = False) -> Trial:
         nn.Linear(30, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 2)
     )
     task = Task(net, classify, sgd(0.1))
-    return Trial(task, batches(x, y, steps=120), lambda: accuracy(net, x, y) - 0.63, 0.3)
+    return Trial(task, batches(x, y, steps=120), lambda: accuracy(net, x, y) - 0.63, 0.25)
 
 
 @sick(

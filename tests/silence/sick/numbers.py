@@ -107,7 +107,7 @@ def layer_that_divides_by_zero(epsilon: float = 0.0) -> Trial:
     net = nn.Sequential(
         Share(epsilon), nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
     )
-    return digit_reader(net, 120)
+    return digit_reader(net, 120, 0.7)
 
 
 class Attention(nn.Module):

@@ -165,7 +165,7 @@ def post_norm_transformer_without_warm_up(lr: float = 1e-2) -> Trial:
     x, y = digits()
     net = PostNorm(12)
     task = Task(net, classify, lr=lr)
-    return Trial(task, batches(x, y, steps=50), lambda: accuracy(net, x[:600], y[:600]), 0.4)
+    return Trial(task, batches(x, y, steps=50), lambda: accuracy(net, x[:600], y[:600]), 0.35)
 
 
 CASES = (

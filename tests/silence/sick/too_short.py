@@ -22,7 +22,7 @@ from tests.silence.sick.illness import ADAM, sgd, sick
 )
 def cnn_at_a_tiny_rate(lr: float = 1e-7) -> Trial:
     net = nn.Sequential(conv(1, 12), conv(12, 24, 2), pool_and_tell(24))
-    return digit_reader(net, 120, lr=lr)
+    return digit_reader(net, 120, 0.7, lr=lr)
 
 
 @sick(
@@ -68,7 +68,7 @@ def optimizer_of_the_head_only(all_of_it: bool = False) -> Trial:
     def optimizer(task: Task) -> torch.optim.Optimizer:
         return torch.optim.Adam((task if all_of_it else net[-1]).parameters(), lr=3e-3)
 
-    return digit_reader(net, 210, optimizer=optimizer)
+    return digit_reader(net, 210, 0.7, optimizer=optimizer)
 
 
 @sick(

@@ -102,7 +102,7 @@ def cnn_with_momentum_at_a_high_rate(lr: float = 1.0) -> Trial:
 def normalised_cnn_at_a_high_rate(lr: float = 20.0) -> Trial:
     """BatchNorm's own bias is what turns the units off."""
     net = nn.Sequential(conv(1, 12), conv(12, 24, 2), pool_and_tell(24))
-    return digit_reader(net, 120, optimizer=sgd(lr))
+    return digit_reader(net, 100, optimizer=sgd(lr))
 
 
 CASES = (

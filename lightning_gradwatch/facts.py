@@ -41,6 +41,11 @@ class ModelFacts:
         momenta: Momentum of each optimizer's first group; 0 where it has none.
         input_rms: Root mean square of the data that enters the model, largest of its inputs; 0
             while unknown. About 1 if it is standardised.
+        target_size: Size of outputs that would do away with the loss, where it is far beyond that
+            of the first ones; 0 otherwise or while unknown. For the mean square error half the
+            root mean square of the targets.
+        post_norm: Names of torch's transformer layers that normalise after each residual.
+        residual: Whether the model has modules of torch's with residual connections.
     """
 
     activations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -54,6 +59,9 @@ class ModelFacts:
     weight_decays: tuple[float, ...] = ()
     momenta: tuple[float, ...] = ()
     input_rms: float = 0.0
+    target_size: float = 0.0
+    post_norm: tuple[str, ...] = ()
+    residual: bool = False
 
     def seen(self, modules: ModuleFlow) -> ModelFacts:
         """Return these facts together with what one look into the modules adds to them.
@@ -93,6 +101,9 @@ class ModelFacts:
             "weight_decays": list(self.weight_decays),
             "momenta": list(self.momenta),
             "input_rms": self.input_rms,
+            "target_size": self.target_size,
+            "post_norm": list(self.post_norm),
+            "residual": self.residual,
         }
 
     @classmethod
@@ -107,7 +118,7 @@ class ModelFacts:
                 "learning_rates": tuple(data["learning_rates"]),
                 **{
                     name: tuple(data.get(name, ()))
-                    for name in ("left_out", "weight_decays", "momenta")
+                    for name in ("left_out", "weight_decays", "momenta", "post_norm")
                 },
             }
         )

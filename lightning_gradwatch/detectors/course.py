@@ -55,8 +55,11 @@ class LossCourse:
 
     @property
     def start(self) -> float:
-        """Level at which the loss began; NaN while unknown."""
-        return median(self._first) if self._first else math.nan
+        """Level at which the loss began; NaN while unknown.
+
+        That of its first steps, or the very first loss, before any step, if the steps raised it.
+        """
+        return min(self._first[0], median(self._first)) if self._first else math.nan
 
     @property
     def level(self) -> float:

@@ -18,6 +18,8 @@ from lightning_gradwatch.sample import ModuleFlow, Sample
 
 #: Rows remembered between looks.
 _MOST = 1024
+#: Share that is told after two looks already, if so many steps lie between them.
+_ALL, _APART = 0.95, 20
 
 
 @dataclass
@@ -29,6 +31,8 @@ class _Looks:
         masks: Which units were active, one mask in hexadecimal a look; "" where not known.
         off: How many were not.
         count: Looks so far.
+        step: Step of the latest look.
+        apart: Steps between the latest look and the one before.
         born: Whether the first looks of all found it ill.
     """
 
@@ -36,22 +40,25 @@ class _Looks:
     masks: list[str] = field(default_factory=list)
     off: list[float] = field(default_factory=list)
     count: int = 0
+    step: int = -1
+    apart: int = 0
     born: bool = False
 
-    def add(self, modules: ModuleFlow, row: int, most: int) -> None:
+    def add(self, modules: ModuleFlow, row: int, most: int, step: int) -> None:
         """Take in one look."""
         packed = modules.active[row]
         self.masks = [*self.masks, "" if packed is None else packed.tobytes().hex()][-most:]
         self.off = [*self.off, float(modules.never_active[row])][-most:]
-        self.count += 1
+        self.apart = step - self.step if self.count else 0
+        self.count, self.step = self.count + 1, step
 
-    @property
-    def dead(self) -> float:
-        """Share of the units that were off in every look."""
-        if "" in self.masks:  # too many units to be told apart: at least no look had fewer
-            return min(self.off) / self.units
+    def dead(self, looks: int) -> float:
+        """Share of the units that were off in all of the latest looks."""
+        masks, off = self.masks[-looks:], self.off[-looks:]
+        if "" in masks:  # too many units to be told apart: at least no look had fewer
+            return min(off) / self.units
         active = np.bitwise_or.reduce(
-            [np.frombuffer(bytes.fromhex(mask), np.uint8) for mask in self.masks]
+            [np.frombuffer(bytes.fromhex(mask), np.uint8) for mask in masks]
         )
         return 1.0 - int(np.unpackbits(active).sum()) / self.units
 
@@ -93,7 +100,7 @@ class DeadUnits:
         - Lu et al. (2019), Dying ReLU and initialization: theory and numerical examples
     """
 
-    def __init__(self, fraction: float = 0.68, patience: int = 3, sustained: int = 1000) -> None:
+    def __init__(self, fraction: float = 0.72, patience: int = 3, sustained: int = 1000) -> None:
         self.fraction = check_number("fraction", fraction, above=0, at_most=1)
         self.patience = check_int("patience", patience, at_least=1)
         self.sustained = check_int("sustained", sustained, at_least=1)
@@ -118,7 +125,7 @@ class DeadUnits:
 
     def _look(self, sample: Sample, modules: ModuleFlow) -> Finding | None:
         ill: list[tuple[int, float]] = []
-        looked = 0
+        looked, seen = 0, self.patience
         for i in inner_rows(sample, modules):
             units = int(modules.units[i])
             if units < 2 or not np.isfinite(modules.never_active[i]):
@@ -130,14 +137,22 @@ class DeadUnits:
                 if len(self._rows) >= _MOST:
                     continue
                 looks = self._rows[name] = _Looks(units)
-            looks.add(modules, i, self.patience)
-            if looks.count >= self.patience and looks.dead >= self.fraction:
+            looks.add(modules, i, self.patience, sample.step)
+            share = looks.dead(self.patience) if looks.count >= self.patience else 0.0
+            if share < self.fraction and looks.apart >= _APART and looks.dead(2) >= _ALL:
+                share, seen = looks.dead(2), 2
+            if share >= self.fraction:
                 looks.born |= looks.count == self.patience
-                ill.append((i, looks.dead))
-        return self._finding(sample, modules, ill, looked) if ill else None
+                ill.append((i, share))
+        return self._finding(sample, modules, ill, looked, seen) if ill else None
 
     def _finding(
-        self, sample: Sample, modules: ModuleFlow, ill: list[tuple[int, float]], looked: int
+        self,
+        sample: Sample,
+        modules: ModuleFlow,
+        ill: list[tuple[int, float]],
+        looked: int,
+        seen: int,
     ) -> Finding:
         rows = [modules.names[i] for i, _ in ill]
         share = max(dead for _, dead in ill)
@@ -147,7 +162,7 @@ class DeadUnits:
             "least_dead_fraction": min(dead for _, dead in ill),
             "activations": float(len(ill)),
             "activations_seen": float(looked),
-            "looks": float(self.patience),
+            "looks": float(seen),
             "born_dead": float(any(self._rows[name].born for name in rows)),
         }
         if sample.optimizer:
@@ -156,7 +171,7 @@ class DeadUnits:
         many = "All" if least == "100" else f"{most} %" if least == most else f"{least} to {most} %"
         summary = (
             f"{many} of the units of {names(rows, thing='activation')} are zero for every input of "
-            f"the last {self.patience} looks."
+            f"the last {seen} looks."
         )
         step = sample.step
         return Finding("dead_units", Severity.WARNING, layers, step, step, 1, evidence, summary)

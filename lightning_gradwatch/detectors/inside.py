@@ -61,7 +61,10 @@ def inner_rows(sample: Sample, modules: ModuleFlow) -> list[int]:
 
     Example:
         >>> from lightning_gradwatch.testing import make_flow, make_sample
-        >>> flow = make_flow({"fc": 1.0, "act": 1.0, "head": 1.0, "prob": 1.0})
+        >>> flow = make_flow(
+        ...     {"fc": 1.0, "act": 1.0, "head": 1.0, "prob": 1.0},
+        ...     kinds={"act": "Tanh", "prob": "Sigmoid"},
+        ... )
         >>> sample = make_sample(0, {"fc.weight": 1.0, "head.weight": 1.0}, flow=flow)
         >>> [flow.modules.names[i] for i in inner_rows(sample, flow.modules)]
         ['fc', 'act']

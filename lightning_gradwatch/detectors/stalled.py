@@ -81,20 +81,16 @@ class Stalled:
         ValueError: An argument is out of range.
 
     Example:
-        >>> from lightning_gradwatch.testing import make_sample, replay
-        >>> samples = [  # a step of 1e-9 times a gradient of 1, and a loss of 2
+        >>> from lightning_gradwatch.testing import deliver, make_sample, replay
+        >>> samples = [  # steps of 1e-9 along gradients of 1 that agree, and a loss of 2
         ...     make_sample(
-        ...         t, [1.0], weight_norm=[1.0], update_norm=[1e-9], loss=2.0, lr=1e-9
+        ...         t, [1.0], weight_norm=[1.0], update_norm=[1e-9], agreement=0.9, loss=2.0
         ...     )
         ...     for t in range(100)
         ... ]
-        >>> samples = [  # what a step did arrives with the next one
-        ...     type(s)(**{**s.__dict__, "update": samples[max(s.step - 1, 0)].update})
-        ...     for s in samples
-        ... ]
-        >>> print(replay(Stalled(), samples)[0].summary)
+        >>> print(replay(Stalled(), deliver(samples))[0].summary)
         Training does not move: the loss is 2, from 2 at the start, and a step promises to \
-lower it by 5e-10 of its value.
+lower it by 5e-10 of its value, although the gradient keeps its direction (cosine 0.9).
     """
 
     def __init__(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TypeVar
 
 from lightning_gradwatch.facts import ModelFacts
 from lightning_gradwatch.finding import Finding
+
+_T = TypeVar("_T")
+_D = TypeVar("_D")
 
 #: Activations whose derivative goes to zero on both sides.
 _SATURATING = frozenset({"Sigmoid", "Tanh", "Hardsigmoid", "Hardtanh", "Softsign", "LogSigmoid"})
@@ -75,8 +79,8 @@ class Case:
 
     @property
     def adaptive(self) -> bool:
-        """Whether an adaptive optimizer is at work."""
-        return any(name in _ADAPTIVE for name in self.facts.optimizers)
+        """Whether the optimizer concerned is an adaptive one."""
+        return self._of(self.facts.optimizers, "") in _ADAPTIVE
 
     @property
     def gain(self) -> float | None:
@@ -108,6 +112,27 @@ class Case:
         return self.facts.input_rms > 3.0
 
     @property
+    def unscaled_targets(self) -> bool:
+        """Whether the targets are far larger than what the model puts out at first."""
+        return self.facts.target_size > 30.0
+
+    @property
+    def initial(self) -> bool:
+        """Whether the gradient exploded before anything was learnt."""
+        return self.has("early_elasticity") or self.has("forward_growth")
+
+    @property
+    def born_too_large(self) -> bool:
+        """Whether the very first forward pass outgrew what a float can hold."""
+        huge = min(self.value("largest_input"), self.value("out_of_range")) > 1e6
+        return huge and self.value("step") == 0
+
+    @property
+    def overgrown(self) -> bool:
+        """Whether training has made the weights many times larger."""
+        return self.value("weights_left") > 3.0
+
+    @property
     def collapsed(self) -> bool:
         """Whether weight decay has eaten the weights up."""
         return 0.0 < self.value("weights_left") < 0.1 and any(self.facts.weight_decays)
@@ -137,13 +162,27 @@ class Case:
 
     @property
     def too_long(self) -> float:
-        """By what to divide the learning rate: by how much too long the step was, at least ten.
+        """By what to divide the learning rate, so that a step promises a tenth of the loss.
 
-        Where the weights themselves are too large the step says nothing about the rate.
+        At least ten. Of steps a hundred times too long and more it is by their length: those were
+        not the first ones. Where the weights themselves are too large the step says nothing.
         """
         explosion = self.earlier.get("exploding", self.finding)
         length = float(explosion.evidence.get("step_length", 0.0))
-        return length if length > 10 and not self.large_weights else 10.0
+        if self.large_weights:
+            return 10.0
+        return max(10.0, min(10 * length, 100.0), min(length, 1e6))
+
+    def _of(self, by_optimizer: Sequence[_T], unknown: _D) -> _T | _D:
+        """Return what belongs to the optimizer of the finding."""
+        index = int(self.value("optimizer"))
+        return by_optimizer[index] if index < len(by_optimizer) else unknown
+
+    def _lower_lr(self, rate: float | None) -> str:
+        """A lower learning rate in one digit; a usual one where it was out of all bounds."""
+        if rate is None:
+            return "lr / 10"
+        return f"{1e-3 if self.adaptive and rate > 1 else rate / self.too_long:.1g}"
 
     def _higher_lr(self) -> str:
         """A learning rate whose steps would be long enough, in one digit."""
@@ -155,25 +194,28 @@ class Case:
 
     def words(self) -> dict[str, object]:
         """Return what a sentence may name: the evidence, and the facts in words."""
-        index = int(self.value("optimizer"))
-        rates, optimizers = self.facts.learning_rates, self.facts.optimizers
-        rate = rates[index] if index < len(rates) else None
+        rate = self._of(self.facts.learning_rates, None)
         layers = self.finding.layers
+        explosion = self.earlier.get("exploding", self.finding)
+        recurrent = [n for n in self.finding.layers if n in self.facts.recurrent]
         return {
             **self.finding.evidence,
             "activation": " and ".join(self.saturating) or "the activation",
             "gain": 0.0 if self.gain is None else self.gain,
             "recurrent": self.recurrent,
-            "optimizer": optimizers[index] if index < len(optimizers) else "the optimizer",
+            "recurrent_layer": next(iter(recurrent or self.facts.recurrent), "the layer"),
+            "optimizer": self._of(self.facts.optimizers, "the optimizer"),
             "lr": "" if rate is None else f" (lr={rate:g} at the start)",
-            "lower_lr": "lr / 10" if rate is None else f"{rate / self.too_long:.1g}",
+            "lower_lr": self._lower_lr(rate),
             "first_layer": layers[0] if layers else "the first layer",
             "last_layer": layers[-1] if layers else "the last layer",
             "higher_lr": self._higher_lr(),
             "input_rms": self.facts.input_rms,
+            "target_size": self.facts.target_size,
             "weight_decay": max(self.facts.weight_decays, default=0.0),
             "clip": f"{5 * self.value('median'):.2g}" if self.value("median") > 0 else "1.0",
-            "earlier_explosion": self.earlier.get("exploding", self.finding).first_step,
+            "earlier_explosion": explosion.first_step,
+            "explosion_remedy": next(iter(explosion.remedies), ""),
         }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from lightning_gradwatch.detectors.forward import read_forward
 from lightning_gradwatch.diagnosis.case import Case
 from lightning_gradwatch.diagnosis.causes import cause_of
 from lightning_gradwatch.diagnosis.merging import key_of, kind_of, merge
@@ -20,7 +21,9 @@ _ORDER = {"exploding": 0, "nonfinite": 1, "dead_units": 2, "saturated": 3, "vani
 _EXPLAINED_BY = {
     "stalled": {"exploding", "nonfinite", "vanishing", "dead_units", "saturated", "oscillating"},
 }
-_EXPLAINED_AFTER = {"vanishing": {"exploding"}}
+_EXPLAINED_AFTER = {"vanishing": {"exploding"}, "oscillating": {"exploding"}}
+#: Output force of a first output that is far smaller than its target.
+_FEEBLE = 0.1
 #: Steps within which a spike and an explosion are one event.
 _NEAR = 10
 
@@ -84,14 +87,24 @@ class Diagnosis:
             and other.severity >= Severity.WARNING
             and _group(other) == _group(finding)
             for other in self._merged.values()
+        ) or any(
+            # Optimizers that share a loss share an explosion: the first one is the cause.
+            other.code == finding.code == "exploding"
+            and _group(other) != _group(finding)
+            and 0 < finding.first_step - other.first_step <= _NEAR
+            for other in self._merged.values()
         )
 
     def see(self, sample: Sample) -> None:
-        """Learn from a sample what the model is like: its inputs, functions it calls."""
+        """Learn from a sample what the model is like: inputs, targets, functions it calls."""
         modules = sample.flow.modules if sample.flow is not None else None
         if modules is not None and not self._has_seen:
             self._has_seen = True
             self.facts = self.facts.seen(modules)
+            reading = read_forward(sample)
+            # Outputs of an untrained model that are not small beside its targets have more force.
+            if reading is not None and 0 < reading.force < _FEEBLE:
+                self.facts = replace(self.facts, target_size=reading.output / reading.force)
 
     def observe(self, findings: Iterable[Finding], step: int) -> list[Finding]:
         """Take in what the detectors said of one step.

@@ -50,7 +50,13 @@ def merge(known: Finding, new: Finding) -> Finding:
     )
 
 
+#: Evidence of weights that were ill from the start, which what follows does not outdo.
+_INITIAL = frozenset({"forward_growth", "early_elasticity"})
+
+
 def _tells_more(known: Finding, new: Finding) -> bool:
+    if known.code == "exploding" and _INITIAL & known.evidence.keys():
+        return False
     name, more = MEASURES.get(kind_of(new), ("", True))
     old, value = known.evidence.get(name), new.evidence.get(name)
     if old is None or value is None:

@@ -19,6 +19,8 @@ _NORMS = (
     nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm,
 )  # fmt: skip
 
+_TRANSFORMER = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
 
 def read_facts(
     module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], host: Host
@@ -27,6 +29,8 @@ def read_facts(
     activations: dict[str, list[str]] = {}
     norms: list[str] = []
     recurrent: dict[str, str] = {}
+    post_norm: list[str] = []
+    residual = False
     spreads: dict[str, tuple[int, torch.Tensor]] = {}
     for raw, child in module.named_modules():
         name = clean_name(raw)
@@ -38,8 +42,13 @@ def read_facts(
             child, (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax)
         ):
             activations.setdefault(type(child).__name__, []).append(name)
+        if isinstance(child, _TRANSFORMER):
+            residual = True
+            if not child.norm_first:
+                post_norm.append(name)
         weight = getattr(child, "weight", None)
-        if _is_whole_matrix(weight):
+        # A row of an embedding is looked up, not multiplied: it has no fan-in.
+        if _is_whole_matrix(weight) and not isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
             values = weight.detach()
             spread = torch.abs(values).square().mean(dtype=torch.float32).sqrt()
             spreads[name] = (weight[0].numel(), spread)
@@ -56,6 +65,8 @@ def read_facts(
         learning_rates=tuple(learning_rate(o) for o in optimizers),
         parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
         left_out=_left_out(module, optimizers),
+        post_norm=tuple(post_norm),
+        residual=residual,
         weight_decays=tuple(_option(o, "weight_decay") for o in optimizers),
         momenta=tuple(_option(o, "momentum") for o in optimizers),
     )

@@ -143,7 +143,7 @@ NOT_TESTABLE = ("precision='bf16-mixed'", "SkipStep()", "shorter sequences")
 
 
 def test_every_remedy_is_understood() -> None:
-    lines = {line.text for lines in REMEDIES.values() for line in lines}
+    lines = {line.text for lines in REMEDIES.values() for line in lines} - {"{explosion_remedy}"}
     assert {text for text in lines if key_of(text) == UNKNOWN} == set()
     untested = {text for text in lines if key_of(text) is None}
     assert {text for text in untested if not any(part in text for part in NOT_TESTABLE)} == set()

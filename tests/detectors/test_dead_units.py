@@ -36,9 +36,16 @@ def test_nan_statistics_say_nothing():
     assert replay(DeadUnits(), samples) == []
 
 
-@pytest.mark.parametrize(("dead", "found"), [(13, False), (14, True), (20, True)])
-def test_from_two_thirds_on(dead, found):
+@pytest.mark.parametrize(("dead", "found"), [(14, False), (15, True), (20, True)])
+def test_from_three_quarters_on(dead, found):
     assert bool(replay(DeadUnits(), [look(t, share(dead)) for t in range(5)])) == found
+
+
+@pytest.mark.parametrize(("gap", "found"), [(50, [100]), (5, [])])
+def test_a_layer_that_dies_is_told_after_two_looks_if_they_lie_apart(gap, found):
+    dead = [0, 20, 20]
+    samples = [look(gap * t, share(dead[t])) for t in range(3)]
+    assert steps_of(replay(DeadUnits(), samples)) == found
 
 
 def test_a_unit_that_speaks_once_in_the_window_is_alive():

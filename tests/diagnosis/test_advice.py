@@ -23,7 +23,9 @@ STEEP = {"early_elasticity": 1e5, "late_elasticity": 1.0}
 LAYERS = ("net.0", "net.2", "net.4")
 
 
-def facts(activation=None, gain=0.58, norms=(), optimizer="SGD", recurrent=None, layers=LAYERS):
+def facts(
+    activation=None, gain=0.58, norms=(), optimizer="SGD", recurrent=None, layers=LAYERS, **more
+):
     return ModelFacts(
         activations={} if activation is None else {activation: ("net.1", "net.3")},
         normalisations=tuple(norms),
@@ -32,7 +34,12 @@ def facts(activation=None, gain=0.58, norms=(), optimizer="SGD", recurrent=None,
         optimizers=(optimizer,),
         learning_rates=(0.1,),
         parameters=1000,
+        **more,
     )
+
+
+#: Outputs that are far too large before anything was learnt.
+BLOWN_UP = {"forward_growth": 5e4, "output": 5e4, "loss": 1e9, "step": 0.0}
 
 
 def explain(code, evidence, model, layers=LAYERS):
@@ -67,7 +74,14 @@ def test_cause_of_vanishing(evidence, model, words):
     [
         (GROWTH, facts("ReLU", gain=1.41), "one step promised to lower the loss by 2e+02 times"),
         (GROWTH, facts("ReLU", gain=8.0), "initial weights are too large (std × √fan_in = 8"),
-        (GROWTH, facts(gain=0.5, layers=("linear",)), "probably not standardised"),
+        (GROWTH, facts(gain=0.5, layers=("linear",), input_rms=1.0), "probably not standardised"),
+        (
+            GROWTH,
+            facts(gain=0.5, layers=("head",)),
+            "learning rate (lr=0.1 at the start) is too high",
+        ),
+        (GROWTH, facts("ReLU", target_size=1e5), "outputs would have to be as large as 1e+05"),
+        (BLOWN_UP, facts(recurrent="RNN(relu)"), "for every time step, and their factor is above"),
         (STEEP, facts(recurrent="RNN(tanh)"), "for every time step, and their factor is above one"),
         ({"norm": 9.0, "max_norm": 3.0}, facts("ReLU"), "limit was set by hand"),
     ],
@@ -202,3 +216,53 @@ def test_stalling_is_no_news_where_something_else_explains_it():
     diagnosis.observe([Finding("dead_units", Severity.WARNING, (), 9, 9, 1, {})], 9)
     assert [f.code for f in diagnosis.findings] == ["dead_units"]
     assert diagnosis.observe([replace(stalled, severity=Severity.ERROR)], 10) == []
+
+
+def test_what_heals_an_explosion_heals_what_it_left_behind():
+    diagnosis = Diagnosis(facts("ReLU", target_size=1e5, optimizer="SGD"))
+    explosion = Finding("exploding", Severity.ERROR, LAYERS, 5, 5, 1, GROWTH, "It explodes.")
+    dead = Finding("dead_units", Severity.WARNING, LAYERS[:1], 8, 8, 1, {}, "They are dead.")
+    diagnosis.observe([explosion], 5)
+    diagnosis.observe([dead], 8)
+    first, then = diagnosis.findings
+    assert first.remedies[0] == "Standardise the targets: y = (y - y.mean(0)) / y.std(0)."
+    assert then.remedies[0] == first.remedies[0]
+    assert then.cause.startswith("It follows from the explosion at step 5")
+
+
+def test_one_explosion_of_two_optimizers_that_share_a_loss():
+    diagnosis = Diagnosis(ModelFacts(optimizers=("Adam", "Adam"), learning_rates=(0.002, 30.0)))
+    for optimizer, step in ((1, 2), (0, 3), (0, 50)):
+        evidence = {**GROWTH, "optimizer": float(optimizer)}
+        found = Finding("exploding", Severity.ERROR, (), step, step, 1, evidence, "It explodes.")
+        diagnosis.observe([found], step)
+    [found] = diagnosis.findings
+    assert found.evidence["optimizer"] == 1
+    assert found.remedies[0] == "Lower the learning rate: lr=0.001."
+
+
+def test_what_was_wrong_from_the_start_is_not_outdone_by_what_followed():
+    diagnosis = Diagnosis(facts("ReLU", gain=8.0))
+    for step, evidence in ((0, BLOWN_UP), (2, GROWTH)):
+        found = Finding("exploding", Severity.ERROR, LAYERS, step, step, 1, evidence, f"At {step}.")
+        diagnosis.observe([found], step)
+    [found] = diagnosis.findings
+    assert (found.summary, found.first_step, found.last_step) == ("At 0.", 0, 2)
+
+
+def test_transformers_that_normalise_afterwards():
+    model = facts("GELU", norms=("norm1",), post_norm=("blocks.0",), residual=True)
+    cause, remedies = explain("vanishing", {"learning_share": 1e-6, "layers": 9.0}, model)
+    assert "norm_first=False" in cause
+    assert "norm_first=True" in remedies[0]
+    assert not [r for r in remedies if "residual" in r]
+
+
+def test_the_first_forward_pass_outgrows_a_float():
+    evidence = {"step": 0.0, "largest_input": 5e34, "out_of_range": 3.4e38, "culprit_loss": 1.0}
+    cause, remedies = explain("nonfinite", evidence, facts(recurrent="RNN(relu)"))
+    assert "outgrows what a float can hold" in cause
+    assert "orthogonal" in remedies[0]
+    cause, remedies = explain("nonfinite", evidence, facts("ReLU"))
+    assert "initial weights or inputs" in cause
+    assert "Initialise" in remedies[0]

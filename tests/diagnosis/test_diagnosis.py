@@ -180,7 +180,7 @@ def test_facts_that_come_later_are_used(diagnosis):
     diagnosis.facts = ModelFacts(optimizers=("SGD",), learning_rates=(0.5,))
     [told] = diagnosis.observe([finding("exploding", 3, step_length=50.0)], 3)
     assert "(lr=0.5 at the start)" in told.cause
-    assert told.remedies[1] == "Lower the learning rate: lr=0.01."
+    assert told.remedies[1] == "Lower the learning rate: lr=0.005."
 
 
 def test_unknown_codes_go_through_unexplained(diagnosis):

@@ -5,6 +5,11 @@ from __future__ import annotations
 from lightning_gradwatch.diagnosis.case import Line
 
 LOWER_LR = Line("Lower the learning rate: lr={lower_lr}.")
+#: What heals an explosion heals what it left behind.
+OF_EXPLOSION = Line(
+    "{explosion_remedy}",
+    lambda case: case.follows("exploding") and bool(case.earlier["exploding"].remedies),
+)
 ADAM = Line(
     "Use Adam, whose steps do not grow with the gradient: torch.optim.Adam(model.parameters(), "
     "lr=1e-3).",

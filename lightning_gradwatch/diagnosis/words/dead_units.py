@@ -32,6 +32,7 @@ CAUSES = (
 )
 
 REMEDIES = (
+    common.OF_EXPLOSION,
     Line(
         "Start from weights that are not zero: nn.init.kaiming_normal_(layer.weight, "
         "nonlinearity='relu').",

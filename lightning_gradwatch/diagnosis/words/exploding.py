@@ -31,18 +31,23 @@ CAUSES = (
         lambda case: case.unscaled_inputs,
     ),
     Line(
+        "The targets are not standardised: outputs would have to be as large as {target_size:.2g}, "
+        "where about 1 is usual.",
+        lambda case: case.unscaled_targets,
+    ),
+    Line(
         "The recurrent weights of {recurrent} multiply the signal once for every time step, and "
         "their factor is above one.",
-        lambda case: case.has("early_elasticity") and bool(case.recurrent),
+        lambda case: case.initial and bool(case.recurrent),
     ),
     Line(
         "Each layer multiplies the signal by more than one, and nothing holds its size.",
-        lambda case: case.has("early_elasticity") or case.has("forward_growth"),
+        lambda case: case.initial,
     ),
     Line(
         "The steps are too long for this loss: {optimizer}'s learning rate{lr} is too high for the "
         "size of the inputs, which are probably not standardised.",
-        lambda case: case.shallow and not case.adaptive,
+        lambda case: case.shallow and not case.adaptive and case.facts.input_rms > 0,
     ),
     Line(
         "The learning rate{lr} is too high: one step promised to lower the loss by "
@@ -70,19 +75,23 @@ REMEDIES = (
     ),
     Line(
         "Start the recurrent weights as an orthogonal matrix: "
-        "nn.init.orthogonal_({last_layer}.weight_hh_l0).",
-        lambda case: (case.large_weights or case.has("early_elasticity")) and bool(case.recurrent),
+        "nn.init.orthogonal_({recurrent_layer}.weight_hh_l0).",
+        lambda case: (case.large_weights or case.initial) and bool(case.recurrent),
+    ),
+    Line(
+        "Standardise the targets: y = (y - y.mean(0)) / y.std(0).",
+        lambda case: case.unscaled_targets and not case.unscaled_inputs,
     ),
     Line(
         "Standardise inputs and targets: x = (x - x.mean(0)) / x.std(0).",
-        lambda case: case.unscaled_inputs and not case.normalised,
+        lambda case: case.unscaled_inputs and (case.unscaled_targets or not case.normalised),
     ),
     Line(common.INITIAL_WEIGHTS.text, lambda case: case.has("forward_growth")),
     common.ADAM,
     common.LOWER_LR,
     Line(
         "Standardise inputs and targets: x = (x - x.mean(0)) / x.std(0).",
-        lambda case: case.shallow and not case.normalised,
+        lambda case: case.shallow and not case.normalised and case.facts.input_rms > 0,
     ),
     common.NORMALISE,
     Line(

@@ -37,6 +37,16 @@ CAUSES = (
         lambda case: 0 < case.value("out_of_range") < 1e6,
     ),
     Line(
+        "The recurrent weights of {recurrent} multiply the signal once for every time step, and "
+        "their factor is above one: before a single step it outgrows what a float can hold.",
+        lambda case: case.born_too_large and bool(case.recurrent),
+    ),
+    Line(
+        "Before a single step the values outgrow what a float can hold: initial weights or inputs "
+        "are too large.",
+        lambda case: case.born_too_large,
+    ),
+    Line(
         "The values outgrew what a float can hold: they are not kept in range on their way here.",
         lambda case: case.value("out_of_range") > 0,
     ),
@@ -117,8 +127,23 @@ REMEDIES = (
         lambda case: case.has("empty"),
     ),
     Line(
-        "Keep exponents small: torch.exp(x.clamp_max(80)), torch.logsumexp, F.softplus.",
+        "Take the largest exponent out first, torch.exp(x - x.amax(-1, keepdim=True)), as "
+        "torch.softmax and torch.logsumexp do.",
         lambda case: case.has("of_exp"),
+    ),
+    Line(
+        "Start the recurrent weights as an orthogonal matrix: "
+        "nn.init.orthogonal_({recurrent_layer}.weight_hh_l0).",
+        lambda case: case.born_too_large and bool(case.recurrent),
+    ),
+    Line(
+        common.INITIAL_WEIGHTS.text,
+        lambda case: case.born_too_large and not case.unscaled_inputs,
+    ),
+    Line(common.STANDARDISE_INPUTS.text, lambda case: case.born_too_large and case.unscaled_inputs),
+    Line(
+        common.OF_EXPLOSION.text,
+        lambda case: case.ends("exploding") and not case.has("culprit_batch"),
     ),
     Line(common.LOWER_LR.text, lambda case: case.ends("exploding") or case.has("culprit_weight")),
     Line(

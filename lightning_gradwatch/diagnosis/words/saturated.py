@@ -31,6 +31,7 @@ CAUSES = (
 )
 
 REMEDIES = (
+    common.OF_EXPLOSION,
     common.STANDARDISE_INPUTS,
     Line(
         "Smaller initial weights: nn.init.xavier_normal_(layer.weight).",

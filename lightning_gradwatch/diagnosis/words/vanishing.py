@@ -19,6 +19,11 @@ CAUSES = (
         lambda case: case.collapsed,
     ),
     Line(
+        "Training has thrown the weights to {weights_left:.2g} times their size: the learning "
+        "rate{lr} is too high.",
+        lambda case: case.overgrown,
+    ),
+    Line(
         "The weights began at zero, so that no gradient passes through them.",
         lambda case: case.zero_weights,
     ),
@@ -56,13 +61,28 @@ CAUSES = (
         "{gain:.2g} do not make up for it (1.41 would), so that it shrinks at each layer.",
         lambda case: case.rectifying and not case.normalised and (case.gain or 9.0) < 1.2,
     ),
+    Line(
+        "Layers that normalise after each residual connection (norm_first=False) let a part of the "
+        "signal through only.",
+        lambda case: bool(case.facts.post_norm),
+    ),
     Line("Each layer multiplies the signal by a factor below one, and nothing restores its size."),
 )
 
 REMEDIES = (
+    common.OF_EXPLOSION,
     Line(
         "Keep the weights where they were: lower the learning rate, lr={lower_lr}.",
-        lambda case: case.follows("exploding"),
+        lambda case: case.follows("exploding") or case.overgrown,
+    ),
+    Line(
+        "Normalise before each layer, not after: nn.TransformerEncoderLayer(..., norm_first=True).",
+        lambda case: bool(case.facts.post_norm),
+    ),
+    Line(
+        "Raise the learning rate slowly over the first steps (warm-up), to a lower one: "
+        "lr={lower_lr}.",
+        lambda case: bool(case.facts.post_norm),
     ),
     Line("Lower the weight decay: weight_decay=1e-4.", lambda case: case.collapsed),
     Line(
@@ -80,7 +100,7 @@ REMEDIES = (
     ),
     Line(
         "Give the signal a direct way back with residual connections: x = x + block(x).",
-        lambda case: not case.shallow,
+        lambda case: not case.shallow and not case.facts.residual,
     ),
     Line(
         "Use an activation with slope 1: nn.ReLU() instead of {activation}, with weights to match: "

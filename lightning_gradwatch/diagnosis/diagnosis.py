@@ -52,7 +52,7 @@ class Diagnosis:
         >>> [(f.first_step, f.last_step, f.count) for f in diagnosis.findings]
         [(7, 8, 2)]
         >>> diagnosis.findings[0].remedies[1]
-        'Lower the learning rate: lr=0.01.'
+        'Lower the learning rate: lr=0.005.'
     """
 
     def __init__(self, facts: ModelFacts) -> None:

@@ -51,7 +51,7 @@ def gan(lr: float) -> Trial:
     x = (2 * x - 1).flatten(1)
     generator = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.Tanh())
     task = GAN(generator, mlp([64, 64, 32, 1]), lr)
-    return Trial(task, batches(x, steps=150), lambda: likeness(task, x), 0.7)
+    return Trial(task, batches(x, steps=110), lambda: likeness(task, x), 0.7)
 
 
 @sick(

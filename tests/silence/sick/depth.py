@@ -55,7 +55,7 @@ def tiny(weight: Tensor) -> Tensor:
 def deep_sigmoid_mlp(normalise: bool = False) -> Trial:
     """The classic."""
     net = mlp([64, *[48] * 8, 10], nn.Sigmoid, normalise)
-    return digit_reader(net, 120, flat=True, lr=5e-3)
+    return digit_reader(net, 80, 0.7, flat=True, lr=5e-3)
 
 
 @sick(
@@ -154,7 +154,7 @@ def relu_mlp_of_sixteen_layers(normalise: bool = False) -> Trial:
 )
 def zero_initialised_mlp(kaiming: bool = False) -> Trial:
     net = mlp([64, 64, 64, 10])
-    return digit_reader(start(net, he if kaiming else nn.init.zeros_), 120, flat=True)
+    return digit_reader(start(net, he if kaiming else nn.init.zeros_), 70, 0.7, flat=True)
 
 
 @sick(
@@ -173,7 +173,7 @@ def tanh_on_unscaled_inputs(standardise: bool = False) -> Trial:
         nn.Linear(30, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 2)
     )
     task = Task(net, classify, sgd(0.1))
-    return Trial(task, batches(x, y, steps=120), lambda: accuracy(net, x, y) - 0.63, 0.25)
+    return Trial(task, batches(x, y, steps=70), lambda: accuracy(net, x, y) - 0.63, 0.25)
 
 
 @sick(
@@ -190,7 +190,7 @@ def tanh_on_unscaled_inputs(standardise: bool = False) -> Trial:
 def tanh_with_normal_weights(init: Callable[[Tensor], Tensor] = nn.init.normal_) -> Trial:
     """Weights from torch.randn, as first attempts from scratch have it."""
     net = start(mlp([64, *[128] * 6, 10], nn.Tanh), init)
-    return digit_reader(net, 120, flat=True, optimizer=sgd(0.05))
+    return digit_reader(net, 70, 0.7, flat=True, optimizer=sgd(0.05))
 
 
 CASES = (

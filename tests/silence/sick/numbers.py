@@ -24,7 +24,7 @@ def one_missing_value(clean: bool = False) -> Trial:
     """A single NaN in the fortieth batch."""
     x, y = flat_digits()
     net = mlp([64, 64, 10])
-    data = batches(x, y, steps=120)
+    data = batches(x, y, steps=90)
     if not clean:
         data[40][0][3, 20] = torch.nan
     return Trial(Task(net, classify), data, lambda: accuracy(net, x[:600], y[:600]), 0.8)
@@ -53,7 +53,7 @@ def log_of_a_probability(least: float = 0.0) -> Trial:
     def score() -> float:
         return float(((net(x) > 0.5) == y).float().mean())
 
-    return Trial(Task(net, loss, lr=0.1), batches(x, y, steps=150), score, 0.9)
+    return Trial(Task(net, loss, lr=0.1), batches(x, y, steps=100), score, 0.9)
 
 
 @sick(
@@ -81,7 +81,7 @@ def distance_to_oneself(epsilon: float = 0.0) -> Trial:
     def score() -> float:
         return float(((apart(x, x[other]) < 1) == same.bool()).float().mean())
 
-    return Trial(Task(net, loss), batches(x, x[other], same, steps=120), score, 0.85)
+    return Trial(Task(net, loss), batches(x, x[other], same, steps=90), score, 0.85)
 
 
 class Share(nn.Module):
@@ -107,7 +107,7 @@ def layer_that_divides_by_zero(epsilon: float = 0.0) -> Trial:
     net = nn.Sequential(
         Share(epsilon), nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
     )
-    return digit_reader(net, 120, 0.7)
+    return digit_reader(net, 90, 0.6)
 
 
 class Attention(nn.Module):
@@ -146,7 +146,7 @@ def softmax_written_by_hand(stable: bool = False) -> Trial:
     net.head = nn.Linear(256, 10)
     x = 16 * x[:, 0]
     task = Task(net, classify, lr=3e-3)
-    return Trial(task, batches(x, y, steps=120), lambda: accuracy(net, x[:600], y[:600]), 0.6)
+    return Trial(task, batches(x, y, steps=90), lambda: accuracy(net, x[:600], y[:600]), 0.6)
 
 
 class Padded(nn.Module):
@@ -186,7 +186,7 @@ def mask_that_allows_nothing(one_at_least: bool = False) -> Trial:
     def score() -> float:
         return float((net(x[:500, 0], absent[:500] & False).argmax(-1) == y[:500]).float().mean())
 
-    return Trial(task, batches(x[:, 0], absent, y, steps=120), score, 0.7)
+    return Trial(task, batches(x[:, 0], absent, y, steps=90), score, 0.7)
 
 
 @sick(
@@ -206,7 +206,7 @@ def masked_mean_of_nothing(epsilon: float = 0.0) -> Trial:
         return out.mean() + (out * mask).sum() / (mask.sum() + epsilon)
 
     task = Task(net, loss)
-    return Trial(task, batches(x, y, steps=120), lambda: accuracy(net, x[:600], y[:600]), 0.8)
+    return Trial(task, batches(x, y, steps=90), lambda: accuracy(net, x[:600], y[:600]), 0.8)
 
 
 @sick(
@@ -226,7 +226,7 @@ def layer_that_divides_by_its_spread(epsilon: float = 0.0) -> Trial:
     net.flat = nn.Flatten()
     net.head = nn.Linear(64, 10)
     task = Task(net, classify, lr=1e-2)
-    return Trial(task, batches(x, y, steps=120), lambda: accuracy(net, x[:600], y[:600]), 0.6)
+    return Trial(task, batches(x, y, steps=90), lambda: accuracy(net, x[:600], y[:600]), 0.6)
 
 
 class Spread(nn.Module):

@@ -85,7 +85,7 @@ def add_up(length: int, orthogonal: bool, lr: float = 2e-3) -> Trial:
     (nn.init.orthogonal_ if orthogonal else nn.init.normal_)(rnn.weight_hh_l0)
     net = Reader(rnn, 1)
     task = Task(net, lambda net, x, y: F.mse_loss(net(x), y), lr=lr)
-    return Trial(task, batches(x, y, steps=120), lambda: 1 - task.last, 0.6)
+    return Trial(task, batches(x, y, steps=110), lambda: 1 - task.last, 0.5)
 
 
 @sick(

@@ -35,7 +35,7 @@ def regression_on_unscaled_prices(standardise: bool = False) -> Trial:
         y = (y - y.mean()) / y.std()
     task = Task(mlp([8, 32, 32, 1]), lambda net, x, y: F.mse_loss(net(x), y), sgd(0.1))
     mean = float((y - y.mean()).square().mean())
-    return Trial(task, batches(x, y, steps=150), lambda: 1 - task.last / mean, 0.7)
+    return Trial(task, batches(x, y, steps=90), lambda: 1 - task.last / mean, 0.7)
 
 
 @sick(
@@ -84,7 +84,7 @@ def next_of(net: nn.Module, steps: int, **task: Any) -> Trial:
     remedy=LOWER_LR,
 )
 def character_model_at_a_high_rate(lr: float = 0.5) -> Trial:
-    return next_of(Words(), 150, lr=lr)
+    return next_of(Words(), 90, lr=lr)
 
 
 def bigrams() -> nn.Sequential:
@@ -123,7 +123,7 @@ def embeddings_at_a_high_rate(lr: float = 3.0) -> Trial:
     cure={"lr": 3.0},
 )
 def embeddings_with_sgd_at_a_high_rate(lr: float = 30.0) -> Trial:
-    return next_of(bigrams(), 120, optimizer=sgd(lr))
+    return next_of(bigrams(), 80, optimizer=sgd(lr))
 
 
 @sick(

@@ -22,7 +22,7 @@ from tests.silence.sick.illness import ADAM, sgd, sick
 )
 def cnn_at_a_tiny_rate(lr: float = 1e-7) -> Trial:
     net = nn.Sequential(conv(1, 12), conv(12, 24, 2), pool_and_tell(24))
-    return digit_reader(net, 120, 0.7, lr=lr)
+    return digit_reader(net, 105, 0.7, lr=lr)
 
 
 @sick(
@@ -101,7 +101,7 @@ def weights_eaten_by_decay(decay: float = 1.0) -> Trial:
     """Adam's coupled weight decay at a value that suits AdamW's."""
     return digit_reader(
         mlp([64, 64, 64, 64, 10], nn.Tanh),
-        150,
+        110,
         flat=True,
         optimizer=lambda t: torch.optim.Adam(t.parameters(), 3e-3, weight_decay=decay),
     )

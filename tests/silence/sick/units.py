@@ -42,7 +42,7 @@ class Functional(nn.Module):
     also=("vanishing",),
 )
 def relus_dead_by_their_biases(normalise: bool = False) -> Trial:
-    return digit_reader(Functional(-5.0, normalise), 150, flat=True)
+    return digit_reader(Functional(-5.0, normalise), 70, 0.7, flat=True)
 
 
 @sick(
@@ -54,7 +54,7 @@ def relus_dead_by_their_biases(normalise: bool = False) -> Trial:
 )
 def relus_killed_by_a_high_rate(lr: float = 0.3) -> Trial:
     """Adam, with a rate that SGD would like; no unit survives the first steps."""
-    return digit_reader(mlp([64, 64, 64, 10]), 120, flat=True, lr=lr)
+    return digit_reader(mlp([64, 64, 64, 10]), 90, flat=True, lr=lr)
 
 
 @sick(
@@ -66,7 +66,7 @@ def relus_killed_by_a_high_rate(lr: float = 0.3) -> Trial:
 )
 def functional_relus_killed_by_a_high_rate(adam: float = 0.0) -> Trial:
     optimizer = None if adam else sgd(10.0)
-    return digit_reader(Functional(), 150, flat=True, optimizer=optimizer, lr=adam)
+    return digit_reader(Functional(), 110, 0.7, flat=True, optimizer=optimizer, lr=adam)
 
 
 @sick(
@@ -95,14 +95,14 @@ def cnn_with_momentum_at_a_high_rate(lr: float = 1.0) -> Trial:
     layers=("net.1.0",),
     spared=("net.2.2",),
     summary=r"units of net\.1\.2 are zero for every input",
-    cause=r"They died in training: with the learning rate \(lr=20 at the start\)",
+    cause=r"They died in training: with the learning rate \(lr=12 at the start\)",
     remedy=LOWER_LR,
     also=("vanishing",),
 )
-def normalised_cnn_at_a_high_rate(lr: float = 20.0) -> Trial:
+def normalised_cnn_at_a_high_rate(lr: float = 12.0) -> Trial:
     """BatchNorm's own bias is what turns the units off."""
     net = nn.Sequential(conv(1, 12), conv(12, 24, 2), pool_and_tell(24))
-    return digit_reader(net, 100, optimizer=sgd(lr))
+    return digit_reader(net, 100, 0.6, optimizer=sgd(lr))
 
 
 CASES = (

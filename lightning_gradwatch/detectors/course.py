@@ -62,6 +62,11 @@ class LossCourse:
         return min(self._first[0], median(self._first)) if self._first else math.nan
 
     @property
+    def top(self) -> float:
+        """The higher of the two: what the run has come down from; NaN while unknown."""
+        return max(self._first[0], median(self._first)) if self._first else math.nan
+
+    @property
     def level(self) -> float:
         """Median of the latest losses; NaN while there are none."""
         return median(self._recent[-_NOW:]) if self._recent else math.nan

@@ -18,6 +18,9 @@ from lightning_gradwatch.errors import check_int, check_number
 from lightning_gradwatch.finding import Finding, Severity
 from lightning_gradwatch.sample import Sample, Update
 
+#: Share of the initial loss below which it may be as noisy as it likes.
+_LEFT = 0.1
+
 
 @dataclass
 class _Track:
@@ -36,7 +39,8 @@ class Oscillating:
     the loss was at the start, its two largest jumps left out; and measured steps promise, each, a
     large part of the loss. A noisy loss climbs too, but not that much as long as the model learns;
     a steep start promises much, but falls. A model that knew its task when the run began has no
-    such start to be compared with: of it nothing is said. Growth out of all bounds is `exploding`.
+    such start to be compared with, and one whose loss is below a tenth of it has learnt: of these
+    nothing is said. Growth out of all bounds is `exploding`.
 
     Args:
         climb: Sum of all rises of the loss (means of 4 steps) within 64 steps, over the loss at the
@@ -100,6 +104,8 @@ class Oscillating:
         # Comparisons with NaN are false: what is not known is no symptom.
         if not climb >= self.climb or track.force >= FITTED:
             return None
+        if not course.level >= _LEFT * course.top:
+            return None  # the noise of a model that has learnt
         length = float(np.median(readings[-4:]))
         if not length >= self.step_length:
             return None

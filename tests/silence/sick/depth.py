@@ -105,7 +105,6 @@ def deep_cnn_with_tiny_weights(normalise: bool = False) -> Trial:
     r"nonlinearity='relu'\), or .*",
     change={"kaiming": True},
     also=("nonfinite", "dead_units"),
-    wrong={"words": "what was seen at step 0, and where, gives way to the growth of step 2"},
 )
 def deep_cnn_with_huge_weights(kaiming: bool = False) -> Trial:
     net = plain_cnn(8, False, 1.0)
@@ -134,7 +133,6 @@ def relu_mlp_of_twenty_layers(normalise: bool = False) -> Trial:
 @sick(
     **DEFAULT_WEIGHTS,
     also=("dead_units",),
-    wrong={"code": "told first that the learning rate has killed units of one layer, at step 4"},
 )
 def relu_mlp_of_sixteen_layers(normalise: bool = False) -> Trial:
     net = mlp([64, *[32] * 16, 10], nn.ReLU, normalise)

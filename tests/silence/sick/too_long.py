@@ -13,7 +13,7 @@ from tests.silence.data import batches, flat_digits, houses, lines, text
 from tests.silence.healthy.language import next_character
 from tests.silence.healthy.vision import digit_reader
 from tests.silence.sick.depth import mlp
-from tests.silence.sick.illness import LOWER_LR, sgd, sick
+from tests.silence.sick.illness import ADAM, LOWER_LR, sgd, sick
 
 
 @sick(
@@ -23,10 +23,6 @@ from tests.silence.sick.illness import LOWER_LR, sgd, sick
     remedy=r"Standardise .*targets.*",
     change={"standardise": True},
     also=("nonfinite", "dead_units"),
-    wrong={
-        "words": "the learning rate is blamed, not targets of 3e5",
-        "remedy": "Adam with lr=1e-3 never gets to 3e5; the next, lr=2e-18, never moves",
-    },
 )
 def regression_on_unscaled_prices(standardise: bool = False) -> Trial:
     """House prices of 3e5, plain SGD."""
@@ -97,12 +93,6 @@ def bigrams() -> nn.Sequential:
     summary=r"loss",
     cause=r"The learning rate \(lr=3 at the start\) is too high",
     remedy=LOWER_LR,
-    wrong=dict.fromkeys(
-        ("code", "words", "remedy"),
-        "nothing is said of a loss that rises from 4 to 150: what it began at is taken for the "
-        "median of the first ten losses, most of which are high",
-    ),
-    cure={"lr": 0.3},
 )
 def embeddings_at_a_high_rate(lr: float = 3.0) -> Trial:
     """The loss begins at 4, is at 200 within five steps, and stays there."""
@@ -113,17 +103,15 @@ def embeddings_at_a_high_rate(lr: float = 3.0) -> Trial:
     code="exploding",
     summary=r"The gradient explodes: .*the loss has risen to",
     cause=r"The learning rate \(lr=30 at the start\) is too high",
-    remedy=LOWER_LR,
+    remedy=ADAM,
     also=("nonfinite",),
-    wrong=dict.fromkeys(
-        ("words", "remedy"),
-        "the default weights of nn.Embedding are taken for too large ones, and inputs that are "
-        "indices for unscaled ones",
-    ),
+    wrong={
+        "remedy": "Adam at 1e-3 is too slow for so short a run; a tenth of the rate heals",
+    },
     cure={"lr": 3.0},
 )
-def embeddings_with_sgd_at_a_high_rate(lr: float = 30.0) -> Trial:
-    return next_of(bigrams(), 80, optimizer=sgd(lr))
+def embeddings_with_sgd_at_a_high_rate(lr: float = 30.0, adam: float = 0.0) -> Trial:
+    return next_of(bigrams(), 80, optimizer=None if adam else sgd(lr), lr=adam)
 
 
 @sick(
@@ -143,11 +131,9 @@ def tanh_mlp_at_a_high_rate(lr: float = 1.5) -> Trial:
     cause=r"The learning rate \(lr=2 at the start\) is too high",
     remedy=LOWER_LR,
     also=("saturated", "vanishing"),
-    wrong=dict.fromkeys(
-        ("code", "words"),
-        "told first that the slope of tanh makes the signal vanish; and the loss is said to have "
-        "begun at 7.6",
-    ),
+    wrong={
+        "code": "told to vanish, at step 52, before it is told to swing, at step 63",
+    },
 )
 def tanh_mlp_at_a_higher_rate(lr: float = 2.0) -> Trial:
     return digit_reader(mlp([64, 64, 64, 10], nn.Tanh), 140, flat=True, optimizer=sgd(lr))

@@ -36,7 +36,6 @@ def one_missing_value(clean: bool = False) -> Trial:
     cause=r"An argument reached 0 or went below it",
     remedy=r"Keep the argument of log away from 0: torch\.log\(x\.clamp_min\((?P<least>1e-8)\)\), "
     r"or work with logits: F\.log_softmax, F\.binary_cross_entropy_with_logits\.",
-    wrong={"after": "its loss, 0.7 at first, is said to have begun at 0.14 and to swing"},
 )
 def log_of_a_probability(least: float = 0.0) -> Trial:
     """Binary cross-entropy written by hand, until a sigmoid rounds to 1."""

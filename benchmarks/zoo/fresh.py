@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from benchmarks.zoo.cases import healthy, numbered, tricky
 from benchmarks.zoo.config import Case
-from benchmarks.zoo.fresh_faulty import FAULTY
+from benchmarks.zoo.fresh_faulty import FAULTY, MORE_OSCILLATING
 
 RNN = {"arch": "rnn", "cell": "rnn", "depth": 1}
 GRU = {"arch": "rnn", "cell": "gru", "depth": 1}
@@ -157,4 +157,7 @@ TRICKY: tuple[Case, ...] = (
     tricky("mae-smooth6", "robust loss", "smooth6", loss="mae", lr=6e-3, width=64),
 )
 
-FRESH = numbered("f", 9000, (*HEALTHY, *TRICKY, *FAULTY))
+FRESH = (
+    *numbered("f", 9000, (*HEALTHY, *TRICKY, *FAULTY)),
+    *numbered("f", 9300, MORE_OSCILLATING),
+)

@@ -176,6 +176,57 @@ OSCILLATING: tuple[Case, ...] = (
            activation="leaky", batch=16),
 )
 
+#: Written once the first build had shown that few of the above swing: most explode before.
+MORE_OSCILLATING: tuple[Case, ...] = (
+    *(
+        faulty(f"{optimizer}-{act}-{task}-{lr:g}", "oscillating", {"lr": good}, task,
+               activation=act, optimizer=optimizer, lr=lr, batch=batch, width=width)
+        for task, optimizer, lr, good, act, batch, width in (
+            ("digits", "nadam", 0.15, 2e-3, "gelu", 16, 32),
+            ("digits", "nadam", 0.15, 2e-3, "elu", 32, 40),
+            ("digits", "adamax", 0.5, 5e-3, "leaky", 20, 48),
+            ("digits", "adam", 0.25, 3e-3, "leaky", 20, 96),
+            ("digits", "adamw", 0.2, 3e-3, "gelu", 40, 64),
+            ("digits", "adam", 0.1, 1e-3, "leaky", 4, 64),
+            ("blobs10", "nadam", 0.3, 3e-3, "leaky", 16, 32),
+            ("blobs10", "adam", 0.2, 3e-3, "silu", 20, 48),
+            ("blobs10", "adamw", 0.25, 3e-3, "gelu", 32, 80),
+        )
+    ),
+    faulty("layernorm-adam", "oscillating", {"lr": 3e-3}, "digits", norm="layer", lr=0.3,
+           activation="leaky", batch=24),
+    faulty("layernorm-adamw", "oscillating", {"lr": 3e-3}, "blobs5", norm="layer", lr=0.5,
+           optimizer="adamw", activation="leaky", width=48),
+    faulty("layernorm-sgd", "oscillating", {"lr": 0.1}, "digits", norm="layer", optimizer="sgd",
+           lr=10.0, depth=4, activation="leaky"),
+    faulty("batchnorm-sgd", "oscillating", {"lr": 0.1}, "blobs5", norm="batch", optimizer="sgd",
+           lr=15.0, width=40, activation="leaky"),
+    faulty("batchnorm-adam", "oscillating", {"lr": 3e-3}, "digits", norm="batch", lr=0.7, width=48,
+           activation="leaky"),
+    faulty("cnn-adam", "oscillating", {"lr": 5e-3}, "bars", **CNN, width=12, lr=0.2, steps=150,
+           activation="leaky"),
+    faulty("cnn-batchnorm-sgd", "oscillating", {"lr": 0.1}, "images", **CNN, norm="batch",
+           width=12, optimizer="sgd", lr=10.0, steps=160, activation="leaky"),
+    faulty("hinge-adam", "oscillating", {"lr": 3e-3}, "digits", loss="hinge", lr=0.15, batch=24,
+           activation="leaky"),
+    faulty("hinge-momentum", "oscillating", {"lr": 0.02}, "blobs5", loss="hinge", optimizer="sgd",
+           momentum=0.95, lr=1.0, clip=1.0, activation="leaky"),
+    faulty("hinge-heavy-ball", "oscillating", {"lr": 0.02}, "digits", loss="hinge",
+           optimizer="sgd", momentum=0.99, lr=1.0, clip=1.0, activation="leaky"),
+    faulty("mae-adam", "oscillating", {"lr": 5e-3}, "arm", loss="mae", lr=0.2, width=48,
+           activation="leaky"),
+    faulty("huber-nesterov", "oscillating", {"lr": 0.02}, "smooth6", loss="huber", width=48,
+           optimizer="nesterov", momentum=0.95, lr=0.5, clip=1.0, activation="leaky"),
+    faulty("clipped-heavy-ball", "oscillating", {"lr": 0.01}, "digits", optimizer="nesterov",
+           momentum=0.99, lr=0.5, clip=0.5, width=48, activation="leaky"),
+    faulty("clipped-smooth8", "oscillating", {"lr": 0.1}, "smooth8", optimizer="sgd", lr=6.0,
+           clip=1.0, activation="leaky", width=48),
+    faulty("clipped-images", "oscillating", {"lr": 0.05}, "images", **CNN, width=12, norm="layer",
+           optimizer="sgd", momentum=0.95, lr=1.0, clip=1.0, activation="leaky", steps=160),
+    faulty("momentum-997", "oscillating", {"momentum": 0.9}, "digits", optimizer="sgd",
+           momentum=0.997, lr=0.05, width=48, activation="leaky"),
+)
+
 NONFINITE: tuple[Case, ...] = (
     faulty("nan-in-table", "nonfinite: data", {"fault": ""}, "wine", fault="nan_input", batch=16),
     faulty("nan-in-lstm", "nonfinite: data", {"fault": ""}, "recall16", fault="nan_input", **LSTM,

@@ -47,6 +47,10 @@ def _walk(record: Record, flags: Flags) -> Record:
         record, flags = before
 
 
+#: What adds a mask to scores, alone or at the end of a product.
+_PASSING = frozenset({"add", "sub", "mul", "div", "baddbmm", "addbmm", "addmm"})
+
+
 def _earliest(record: Record, nan: bool) -> tuple[Record, Flags] | None:
     read = [(r, held) for r, held in record.reads if held.nan == nan]
     return min(read, key=lambda pair: pair[0].index, default=None)
@@ -64,5 +68,5 @@ def _is_mask(record: Record) -> bool:
 def _only_passes(record: Record) -> bool:
     """Whether -Inf at this place is still the mask itself, added to scores or copied."""
     return record.operation in _DELIBERATE or (
-        record.operation.rstrip("_") in ("add", "sub", "mul", "div") and not record.flags.nan
+        record.operation.rstrip("_") in _PASSING and not record.flags.nan
     )

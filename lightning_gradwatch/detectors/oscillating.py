@@ -20,16 +20,19 @@ from lightning_gradwatch.sample import Sample, Update
 
 #: Share of the initial loss below which it may be as noisy as it likes.
 _LEFT = 0.1
+#: Shares of the initial loss, at its best and now, of a run that has got nowhere.
+_BEST, _NOW = 0.85, 0.9
 
 
 @dataclass
 class _Track:
-    """One optimizer: loss, latest step, verdict (readings: step lengths), first output force."""
+    """One optimizer: loss, latest step, verdict (readings: step lengths), output forces."""
 
     course: LossCourse = field(default_factory=LossCourse)
     before: Before | None = None
     verdict: Verdict = field(default_factory=Verdict)
-    force: float = math.nan
+    force: float = math.nan  # the first one
+    latest: list[float] = field(default_factory=list)
 
 
 class Oscillating:
@@ -41,6 +44,9 @@ class Oscillating:
     a steep start promises much, but falls. A model that knew its task when the run began has no
     such start to be compared with, and one whose loss is below a tenth of it has learnt: of these
     nothing is said. Growth out of all bounds is `exploding`.
+
+    Steps that long which leave the loss where it began are told as well: they threw the weights to
+    where nothing is learnt any more.
 
     Args:
         climb: Sum of all rises of the loss (means of 4 steps) within 64 steps, over the loss at the
@@ -84,8 +90,9 @@ class Oscillating:
         track.before = Before.of(sample)
         if sample.flow is not None and sample.flow.modules is not None:
             force = output_force(sample, sample.flow.modules)
-            if math.isfinite(force) and math.isnan(track.force):
-                track.force = force
+            if math.isfinite(force):
+                track.force = force if math.isnan(track.force) else track.force
+                track.latest = [*track.latest[-2:], force]
         track.verdict.settle(self._judge(sample, track), sample.step)
         found = track.verdict.at(sample.step, self.sustained)
         if found is not None:
@@ -101,16 +108,22 @@ class Oscillating:
         if not readings or not math.isfinite(sample.loss):
             return None
         climb = course.climb
-        # Comparisons with NaN are false: what is not known is no symptom.
-        if not climb >= self.climb or track.force >= FITTED:
-            return None
-        if not course.level >= _LEFT * course.top:
-            return None  # the noise of a model that has learnt
         length = float(np.median(readings[-4:]))
-        if not length >= self.step_length:
+        # Comparisons with NaN are false: what is not known is no symptom.
+        if track.force >= FITTED or not length >= self.step_length:
+            return None
+        # Below a tenth of the loss it is the noise of a model that has learnt.
+        swings = climb >= self.climb and course.level >= _LEFT * course.top
+        settled = (
+            course.best >= _BEST * course.start
+            and course.level >= _NOW * course.start
+            and not (track.latest and float(np.median(track.latest)) >= FITTED)
+            and not math.isnan(course.falling)
+        )
+        if not (swings or settled):
             return None
         evidence = {
-            "climb": climb,
+            **({"climb": climb} if swings else {"settled": 1.0}),
             "step_length": length,
             "loss": course.level,
             "loss_at_start": course.start,
@@ -119,11 +132,14 @@ class Oscillating:
             evidence["lr_now"] = sample.lr
         if sample.optimizer:
             evidence["optimizer"] = float(sample.optimizer)
-        summary = (
+        what = (
             f"The loss swings instead of falling: its climbs in the latest 64 steps add up to "
-            f"{amount(climb)} times the {amount(course.start)} at which it began, and a step "
-            f"promises to change it by {amount(length)} of its value."
+            f"{amount(climb)} times the {amount(course.start)} at which it began"
+            if swings
+            else f"The loss does not fall: it is {amount(course.level)}, from "
+            f"{amount(course.start)} at the start"
         )
+        summary = f"{what}, and a step promises to change it by {amount(length)} of its value."
         step = sample.step
         return Finding("oscillating", Severity.WARNING, (), step, step, 1, evidence, summary)
 
@@ -135,6 +151,7 @@ class Oscillating:
                 "before": None if track.before is None else track.before.to_dict(),
                 "verdict": track.verdict.to_dict(),
                 "force": track.force,
+                "latest": [*track.latest],
             }
             for index, track in self._tracks.items()
         }
@@ -147,6 +164,7 @@ class Oscillating:
                 None if data["before"] is None else Before.from_dict(data["before"]),
                 Verdict.from_dict(data["verdict"]),
                 float(data["force"]),
+                [float(x) for x in data["latest"]],
             )
             for index, data in state.items()
         }

@@ -20,6 +20,7 @@ _ORDER = {"exploding": 0, "nonfinite": 1, "dead_units": 2, "saturated": 3, "vani
 #: Symptoms that say nothing of their own where one of these is there, or was there before.
 _EXPLAINED_BY = {
     "stalled": {"exploding", "nonfinite", "vanishing", "dead_units", "saturated", "oscillating"},
+    "settled": {"exploding", "nonfinite", "vanishing", "dead_units", "saturated"},
 }
 _EXPLAINED_AFTER = {"vanishing": {"exploding"}, "oscillating": {"exploding"}}
 #: Output force of a first output that is far smaller than its target.
@@ -51,7 +52,7 @@ class Diagnosis:
         []
         >>> [(f.first_step, f.last_step, f.count) for f in diagnosis.findings]
         [(7, 8, 2)]
-        >>> diagnosis.findings[0].remedies[1]
+        >>> diagnosis.findings[0].remedies[0]
         'Lower the learning rate: lr=0.005.'
     """
 
@@ -77,7 +78,8 @@ class Diagnosis:
 
     def _is_explained(self, finding: Finding) -> bool:
         """Whether another illness of the same optimizer accounts for this symptom."""
-        causes = _EXPLAINED_BY.get(finding.code, set())
+        symptom = "settled" if "settled" in finding.evidence else finding.code
+        causes = _EXPLAINED_BY.get(symptom, set())
         earlier = _EXPLAINED_AFTER.get(finding.code, set())
         return any(
             (

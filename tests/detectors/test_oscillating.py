@@ -27,7 +27,7 @@ def run(losses, length=0.5, force=None):
 
 
 def swing(height, steps=200, period=16):
-    wave = [2.0 + height * math.sin(2 * math.pi * t / period) ** 2 for t in range(steps)]
+    wave = [1.5 + height * math.sin(2 * math.pi * t / period) ** 2 for t in range(steps)]
     return [2.0] * 10 + wave
 
 
@@ -39,6 +39,24 @@ def test_nan_losses_neither_raise_nor_hide_it():
 @pytest.mark.parametrize(("height", "found"), [(0.2, False), (4.0, True)])
 def test_climbs_add_up(height, found):
     assert bool(replay(Oscillating(), run(swing(height)))) == found
+
+
+@pytest.mark.parametrize(
+    ("level", "length", "force", "found"),
+    [
+        (2.1, 0.2, 0.5, True),
+        (1.6, 0.2, 0.5, False),
+        (2.1, 1e-3, 0.5, False),
+        (2.1, 0.2, 9.0, False),
+    ],
+)
+def test_long_steps_that_leave_the_loss_where_it_began(level, length, force, found):
+    losses = [2.0, *(6.0 - 0.1 * t for t in range(30)), *[level] * 100]
+    told = replay(Oscillating(), run(losses, length, force))
+    assert bool(told) == found
+    if found:
+        assert "from 2 at the start" in told[0].summary
+        assert "climb" not in told[0].evidence
 
 
 def test_what_only_looks_like_it():

@@ -166,6 +166,13 @@ def test_a_nan_long_after_an_explosion_is_one_of_its_own(diagnosis):
 # ------------------------------------------------------------------ explanations
 
 
+def test_a_loss_that_stays_where_it_was_is_told_where_nothing_else_explains_it(diagnosis):
+    settled = finding("oscillating", 70, settled=1.0, step_length=0.2)
+    assert diagnosis.observe([settled], 70)
+    diagnosis.observe([finding("dead_units", 80)], 80)
+    assert [f.code for f in diagnosis.findings] == ["dead_units"]
+
+
 def test_what_a_detector_explains_itself_is_kept(diagnosis):
     own = Finding(
         "vanishing", Severity.WARNING, (), 3, 3, 1, {}, "Mine.", "Because.", ("Do this.",)
@@ -180,7 +187,7 @@ def test_facts_that_come_later_are_used(diagnosis):
     diagnosis.facts = ModelFacts(optimizers=("SGD",), learning_rates=(0.5,))
     [told] = diagnosis.observe([finding("exploding", 3, step_length=50.0)], 3)
     assert "(lr=0.5 at the start)" in told.cause
-    assert told.remedies[1] == "Lower the learning rate: lr=0.005."
+    assert told.remedies[0] == "Lower the learning rate: lr=0.005."
 
 
 def test_unknown_codes_go_through_unexplained(diagnosis):

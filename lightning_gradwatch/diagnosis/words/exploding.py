@@ -87,8 +87,8 @@ REMEDIES = (
         lambda case: case.unscaled_inputs and (case.unscaled_targets or not case.normalised),
     ),
     Line(common.INITIAL_WEIGHTS.text, lambda case: case.has("forward_growth")),
-    common.ADAM,
     common.LOWER_LR,
+    common.ADAM,
     Line(
         "Standardise inputs and targets: x = (x - x.mean(0)) / x.std(0).",
         lambda case: case.shallow and not case.normalised and case.facts.input_rms > 0,

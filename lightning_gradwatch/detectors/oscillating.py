@@ -20,6 +20,8 @@ from lightning_gradwatch.sample import Sample, Update
 
 #: Share of the initial loss below which it may be as noisy as it likes.
 _LEFT = 0.1
+#: Times the very first loss at which the first steps put a run that they threw off.
+_THROWN = 2.0
 #: Shares of the initial loss, at its best and now, of a run that has got nowhere.
 _BEST, _NOW = 0.85, 0.9
 
@@ -45,8 +47,8 @@ class Oscillating:
     such start to be compared with, and one whose loss is below a tenth of it has learnt: of these
     nothing is said. Growth out of all bounds is `exploding`.
 
-    Steps that long which leave the loss where it began are told as well: they threw the weights to
-    where nothing is learnt any more.
+    First steps that doubled the loss, after which it stays where it began, are told as well: they
+    threw the weights to where nothing is learnt any more.
 
     Args:
         climb: Sum of all rises of the loss (means of 4 steps) within 64 steps, over the loss at the
@@ -115,7 +117,9 @@ class Oscillating:
         # Below a tenth of the loss it is the noise of a model that has learnt.
         swings = climb >= self.climb and course.level >= _LEFT * course.top
         settled = (
-            course.best >= _BEST * course.start
+            len(self._tracks) == 1  # the loss is its own to lower
+            and course.top >= _THROWN * course.start
+            and course.best >= _BEST * course.start
             and course.level >= _NOW * course.start
             and not (track.latest and float(np.median(track.latest)) >= FITTED)
             and not math.isnan(course.falling)

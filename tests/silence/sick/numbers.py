@@ -167,10 +167,6 @@ class Padded(nn.Module):
     cause=r"Some row of the attention mask allows no position at all",
     remedy=r"Let every row of the mask allow one position at least, or zero such rows .*",
     change={"one_at_least": True},
-    wrong=dict.fromkeys(
-        ("words", "remedy"),
-        "the -Inf that the mask adds is blamed on a matrix product of 0; no remedy but SkipStep",
-    ),
 )
 def mask_that_allows_nothing(one_at_least: bool = False) -> Trial:
     x, y = digits()

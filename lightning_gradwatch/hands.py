@@ -17,9 +17,15 @@ class Hands:
     Attributes:
         schedulers: Returns the learning rate schedulers in use.
         stop: Ends training after the current step, given the reason.
-        agree: Which of several yes-or-no questions any rank answers with yes; a collective.
+        add: Adds up each of several numbers over all ranks; a collective.
+        ranks: How many there are.
     """
 
     schedulers: Callable[[], Iterable[object]] = tuple
     stop: Callable[[str], None] = _nothing
-    agree: Callable[[list[bool]], list[bool]] = list
+    add: Callable[[list[float]], list[float]] = list
+    ranks: int = 1
+
+    def agree(self, decision: bool) -> bool:
+        """Return whether any rank decides so."""
+        return self.add([float(decision)])[0] > 0

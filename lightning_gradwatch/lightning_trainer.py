@@ -85,16 +85,17 @@ class TrainerView:
                 _log.warning("GradWatch ends training: %s", reason)
             trainer.should_stop = True
 
-        def agree(answers: list[bool]) -> list[bool]:
+        def add(numbers: list[float]) -> list[float]:
             if trainer.world_size == 1:
-                return answers
-            votes = torch.tensor(answers, dtype=torch.float32, device=trainer.strategy.root_device)
-            return [bool(v > 0) for v in trainer.strategy.reduce(votes, reduce_op="sum").tolist()]
+                return numbers
+            here = torch.tensor(numbers, dtype=torch.float32, device=trainer.strategy.root_device)
+            return [float(v) for v in trainer.strategy.reduce(here, reduce_op="sum").tolist()]
 
         return Hands(
             schedulers=lambda: [config.scheduler for config in trainer.lr_scheduler_configs],
             stop=stop,
-            agree=agree,
+            add=add,
+            ranks=trainer.world_size,
         )
 
     def run_info(self, settings: Settings, config: Mapping[str, Any]) -> RunInfo:

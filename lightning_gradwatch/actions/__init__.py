@@ -7,6 +7,7 @@ any of the actions.
 from lightning_gradwatch.actions.clipping import ClipGradNorm, ClipGradValue
 from lightning_gradwatch.actions.decay_lr import DecayLR
 from lightning_gradwatch.actions.protocol import Action, StatefulAction
+from lightning_gradwatch.actions.rollback import Rollback
 from lightning_gradwatch.actions.skip_step import SkipStep
 from lightning_gradwatch.actions.stop_training import StopTraining
 from lightning_gradwatch.actions.training import Training
@@ -16,6 +17,7 @@ __all__ = [
     "ClipGradNorm",
     "ClipGradValue",
     "DecayLR",
+    "Rollback",
     "SkipStep",
     "StatefulAction",
     "StopTraining",

@@ -16,6 +16,7 @@ from lightning_gradwatch.actions.learning_rate import (
     learning_rates,
     scale_learning_rates,
 )
+from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.probe.scaler import gradients_are_scaled
 from lightning_gradwatch.sample import Sample
 
@@ -39,10 +40,14 @@ class Training:
         stop: Ends training after this step, given the reason. Must be called on every rank.
         agree: Reduces a decision over ranks with a logical OR. A collective: every rank must make
             the same calls at every step.
+        loss: Mean of the losses of all ranks; None: that of the sample.
+        trained: All that training changes, so that it can be kept and put back.
 
     Attributes:
         sample: The measurement of this step.
         optimizer: The optimizer that is about to step.
+        loss: Mean of the losses of all ranks, the same on each; NaN if it is not known.
+        trained: All that training changes; None if nobody told.
         global_norm: Norm of all gradients as they are now, of the sample's `norm_type`; 0 after
             the step was skipped.
         touched: Whether the gradients are no longer those that the backward pass left.
@@ -72,9 +77,13 @@ class Training:
         scaler: Any = None,
         stop: Callable[[str], None] = lambda reason: None,
         agree: Callable[[bool], bool] = bool,
+        loss: float | None = None,
+        trained: Trained | None = None,
     ) -> None:
         self.sample = sample
         self.optimizer = optimizer
+        self.loss = sample.loss if loss is None else loss
+        self.trained = trained
         self.global_norm = sample.global_norm
         self.touched = False
         self.skipped = False
@@ -157,7 +166,7 @@ class Training:
             The learning rate of the first parameter group that changed, before and after; None
             if every group is at `min_lr` already.
         """
-        if self.sample.amp_overflow or self.optimizer is None:
+        if self.optimizer is None:
             return None
         return scale_learning_rates(self.optimizer, self._schedulers(), factor, min_lr)
 

@@ -15,7 +15,7 @@ from torch import nn, optim
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions import SkipStep
-from tests.actions.steps import EXPLODING, NONFINITE, finding, training_for
+from tests.actions.steps import EXPLODING, NONFINITE, finding, same, training_for
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], optim.Optimizer]] = {
     "SGD": partial(optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1),
@@ -47,16 +47,6 @@ def gradients(parameters: list[nn.Parameter], step: int) -> None:
 
 def snapshot(parameters: list[nn.Parameter], optimizer: optim.Optimizer) -> Any:
     return copy.deepcopy(([p.detach() for p in parameters], optimizer.state_dict()["state"]))
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, 1e4])

@@ -56,7 +56,7 @@ class _Progress:
     """What is counted.
 
     Attributes:
-        steps: Optimizer steps.
+        steps: Optimizer steps made.
         taken: Of these, when the newest snapshot was taken, or was gone back to.
         calm: Calm steps in a row since then.
         proven: Whether enough of them followed on the newest snapshot.
@@ -190,14 +190,14 @@ watch_loss=True, in_checkpoint=True)
             return self._go_back(why, training, trained)
         if not sample.amp_overflow:
             self._follow(findings, training, trained)
+            self._progress.steps += 1
         return None
 
     # ------------------------------------------------------------------ keeping
 
     def _follow(self, findings: Sequence[Finding], training: Training, trained: Trained) -> None:
-        """Count a step, and take a snapshot if it is healthy and one is due."""
+        """Take a snapshot if this step is healthy and one is due."""
         now = self._progress
-        now.steps += 1
         sick = any(f.code in (*_UNHEALTHY, *self.on) for f in findings)
         if sick or training.skipped or not self._guard.is_calm:
             now.calm = 0

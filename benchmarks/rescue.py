@@ -25,8 +25,8 @@ from rich.table import Table
 from benchmarks.saving.cost import costs
 from benchmarks.saving.held_out import HELD_OUT
 from benchmarks.saving.patients import Patient
-from benchmarks.saving.policies import AVAILABLE, FIXED, NONE, Policy
-from benchmarks.saving.scoring import score
+from benchmarks.saving.policies import AVAILABLE, FIXED, NONE, RESCUE, Policy
+from benchmarks.saving.scoring import is_higher, score
 from benchmarks.saving.table import SHORT, Half, data, document, losses, rows
 from benchmarks.saving.trials import carry_out
 from benchmarks.saving.truth import dying, judge, needed, seeds_of
@@ -50,9 +50,16 @@ def examine(name: str, patients: Sequence[Patient], policies: Sequence[Policy], 
     sick = [p for p in patients if verdicts[p] == "dying"]
     well = [p for p in patients if verdicts[p] == "well"]
     keys = [(patient, policy, patient.config.seed) for policy in FIXED for patient in sick]
-    keys += [(patient, policy, patient.config.seed) for policy in policies for patient in sick]
-    keys += [(p, policy, seed) for policy in policies for p in well for seed in seeds_of(p)]
+    keys += [(p, policy, p.config.seed) for policy in policies for p in (*sick, *well)]
     results |= carry_out(f"{name}: policies", keys, jobs)
+    keys = [
+        (patient, policy, seed)
+        for policy in policies
+        for patient in well
+        if policy == RESCUE or is_higher(results, patient, policy)
+        for seed in seeds_of(patient)
+    ]
+    results |= carry_out(f"{name}: further seeds", keys, jobs)
     dropped = {p.name: v for p, v in verdicts.items() if v not in ("dying", "well")}
     half = Half(name, dying(sick, results), well, dropped, results)
     half.scores = [score(policy, half.sick, well, results) for policy in policies]

@@ -112,6 +112,7 @@ def _watch(found: Score, patient: Patient, results: Mapping[Key, Result]) -> Non
     pairs = [
         (results[patient, found.policy, seed], results[patient, NONE, seed])
         for seed in seeds_of(patient)
+        if (patient, found.policy, seed) in results
     ]
     if all(mine.error.startswith("MisconfigurationException") for mine, _ in pairs):
         found.refused.append(patient)
@@ -121,6 +122,12 @@ def _watch(found: Score, patient: Patient, results: Mapping[Key, Result]) -> Non
         found.quiet += len(quiet)
         found.identical += sum(mine.weights == plain.weights for mine, plain in quiet)
     (found.harmed if harms(pairs) else found.unharmed).append(patient)
+
+
+def is_higher(results: Mapping[Key, Result], patient: Patient, policy: Policy) -> bool:
+    """Whether a run that is well ends higher with its own seed, so that further ones are needed."""
+    seed = patient.config.seed
+    return not results[patient, policy, seed].loss <= results[patient, NONE, seed].loss
 
 
 def harms(pairs: Sequence[tuple[Result, Result]]) -> bool:

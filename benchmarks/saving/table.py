@@ -140,7 +140,7 @@ def section(half: Half) -> str:
     lines = [
         f"# {half.name}",
         f"{len(half.sick)} dying runs, {len(half.savable)} of them saved by some fixed setting "
-        f"from the start; {len(half.well)} runs that are well, each on three seeds; "
+        f"from the start; {len(half.well)} runs that are well, measured on three seeds; "
         f"{len(half.dropped)} candidates dropped.",
         markdown("Policies", HEADS, rows(half)),
         markdown("Fixed settings, from the start", ("setting", "saves"), fixed_rows(half)),
@@ -179,9 +179,10 @@ Which policy keeps a dying run alive, and what it does to one that is well. torc
   model, or ends in NaN, on each of three seeds, while its twin without the fault reaches 0.7.
 * **Saved**: reaches 0.7 under the policy. Counted among those that at least one fixed setting saves
   when it is there from the start; *beyond* are the others.
-* **Harmed**: a run that is well and, under the policy, does not reach 0.7 on one of three seeds,
-  or ends on all three with a higher loss, in the mean by more than a tenth (and a hundredth of the
-  loss of the best constant predictor).
+* **Harmed**: a run that is well and, under the policy, does not reach 0.7, or ends on all of three
+  seeds with a higher loss, in the mean by more than a tenth (and a hundredth of the loss of the
+  best constant predictor). rescue() is always tried on three seeds, and may fail on none; the
+  others on further seeds only where the first one ends higher.
 * **Bit-identical when quiet**: of the healthy runs in which no action intervened.
 * **Steps lost**: not in the weights at the end, because left out or undone; told by the weights
   themselves. Overflows under a gradient scaler do not count.

@@ -123,7 +123,9 @@ class Witness(pl.Callback):
 
     def _look(self, model: Learner) -> None:
         found = look(model.net, self.task, self.config, self.made, self.constant, brief=True)
-        self.losses.append(found.loss)
+        # Running statistics with a NaN in them are of no use, whatever the weights.
+        sound = all(bool(torch.isfinite(b).all()) for b in model.buffers())
+        self.losses.append(found.loss if sound else math.nan)
 
 
 def fingerprint(model: torch.nn.Module) -> str:

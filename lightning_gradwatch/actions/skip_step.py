@@ -19,7 +19,7 @@ class SkipStep:
 
     One NaN in a gradient turns every weight it reaches into NaN, and the moments of Adam with it,
     for ever. Skipped, the run goes on with the next batch as if this one had not been drawn; the
-    buffers that its forward pass changed, such as the running statistics of BatchNorm, are put back.
+    buffers that its forward pass changed (running statistics of BatchNorm) are put back as well.
     The learning rate schedule and `global_step` advance all the same, as they do under AMP.
 
     Skipping for ever would hide a dead run: the `max_consecutive`-th skip in a row also ends

@@ -17,6 +17,7 @@ from lightning_gradwatch.actions.learning_rate import (
     scale_learning_rates,
 )
 from lightning_gradwatch.actions.snapshot import Trained
+from lightning_gradwatch.actions.unitwise import Clipped, apply_factors, excess
 from lightning_gradwatch.probe.scaler import gradients_are_scaled
 from lightning_gradwatch.sample import Sample
 
@@ -103,6 +104,15 @@ class Training:
         """Return `(name, parameter)` for every parameter this step would move."""
         return [] if self.skipped else list(self._gradients())
 
+    def norm(self, norm_type: float = 2.0) -> float | None:
+        """Return the norm of all gradients as they are now; None if there is nothing to clip.
+
+        That of the sample's `norm_type` is known; another one costs a pass over the gradients.
+        """
+        if self._untouchable:
+            return None
+        return self.global_norm if norm_type == self.sample.norm_type else self._measured(norm_type)
+
     def clip_grad_norm(self, max_norm: float, norm_type: float = 2.0) -> Change | None:
         """Scale all gradients together so that their norm is at most `max_norm`.
 
@@ -117,14 +127,12 @@ class Training:
         Returns:
             The norm before and after; None if nothing had to be done.
         """
-        if self._untouchable:
-            return None
-        same = norm_type == self.sample.norm_type
-        norm = self.global_norm if same else self._measured(norm_type)
-        if not math.isfinite(norm) or norm <= max_norm:
+        norm = self.norm(norm_type)
+        if norm is None or not math.isfinite(norm) or norm <= max_norm:
             return None
         factor = max_norm / norm
         change.multiply(self._unscaled(), factor)
+        same = norm_type == self.sample.norm_type
         self.global_norm = max_norm if same else self.global_norm * factor
         return Change(norm, max_norm)
 
@@ -150,6 +158,31 @@ class Training:
         change.clamp(above, value)
         self.global_norm = change.norm_of(parameters, self.sample.norm_type)
         return Change(max(tops), value)
+
+    def clip_units(
+        self, clip_factor: float, eps: float, wanted: Callable[[str], bool]
+    ) -> Clipped | None:
+        """Limit the gradient of each unit to `clip_factor` times the norm of its weights.
+
+        Args:
+            clip_factor: Largest gradient norm over weight norm, > 0.
+            eps: Least weight norm reckoned with.
+            wanted: Whether a parameter, by its name, is to be clipped.
+
+        Returns:
+            What was clipped; None if nothing had to be.
+        """
+        if self._untouchable:
+            return None
+        parameters = [p for name, p in self._gradients() if wanted(name)]
+        clipped, factors = excess(parameters, clip_factor, eps, self._loss_scale())
+        if not clipped.units:
+            return None
+        everything = self._unscaled()
+        for i in clipped.parameters:
+            apply_factors(parameters[i], factors[i])
+        self.global_norm = change.norm_of(everything, self.sample.norm_type)
+        return clipped
 
     def scale_lr(self, factor: float, min_lr: float = 0.0) -> Change | None:
         """Multiply the learning rates of this optimizer by `factor`, for this step and for good.

@@ -92,6 +92,16 @@ class Engine:
                 self.guard.call(part, part.reset, default=None)
 
     @property
+    def wants_batches(self) -> bool:
+        """Whether the batches of a step have to be kept until it is made."""
+        return self.seeker.wants_batches or self.actions_want_batches
+
+    @property
+    def actions_want_batches(self) -> bool:
+        """Whether an action has a use for them."""
+        return any(getattr(action, "wants_batches", False) for action in self.actions)
+
+    @property
     def attached(self) -> bool:
         """Whether a module is being watched now."""
         return self._probe is not None
@@ -324,6 +334,9 @@ class Engine:
             agree=self._hands.agree,
             loss=loss,
             trained=self._trained(context.scaler),
+            batches=context.kept,
+            folder=self._hands.folder,
+            rank=self._hands.rank,
         )
         for action in self.actions:
             record = self.guard.call(action, action.apply, findings, training, default=None)

@@ -76,9 +76,17 @@ class TrainerView:
         """Interval of logging, in steps."""
         return int(settings.log_every_n_steps or self._trainer.log_every_n_steps or 50)
 
-    def hands(self) -> Hands:
-        """How actions reach this Trainer."""
+    def hands(self, run: RunInfo, files: bool = False) -> Hands:
+        """How actions reach this Trainer.
+
+        Args:
+            run: What the reporters are told, on rank zero.
+            files: Actions write files: let every rank know where to. A collective.
+        """
         trainer = self._trainer
+        folder = None if run.recording_dir is None else run.recording_dir / "batches"
+        if files and trainer.world_size > 1:
+            folder = trainer.strategy.broadcast(folder)
 
         def stop(reason: str) -> None:
             if trainer.is_global_zero and not trainer.should_stop:
@@ -96,6 +104,8 @@ class TrainerView:
             stop=stop,
             add=add,
             ranks=trainer.world_size,
+            rank=trainer.global_rank,
+            folder=folder,
         )
 
     def run_info(self, settings: Settings, config: Mapping[str, Any]) -> RunInfo:

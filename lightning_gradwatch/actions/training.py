@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -18,6 +19,7 @@ from lightning_gradwatch.actions.learning_rate import (
 )
 from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.actions.unitwise import Clipped, apply_factors, excess
+from lightning_gradwatch.culprit.batches import Kept
 from lightning_gradwatch.probe.scaler import gradients_are_scaled
 from lightning_gradwatch.sample import Sample
 
@@ -43,12 +45,18 @@ class Training:
             the same calls at every step.
         loss: Mean of the losses of all ranks; None: that of the sample.
         trained: All that training changes, so that it can be kept and put back.
+        batches: Returns the (micro-)batches of this step, as far as they were kept.
+        folder: Where actions may write files; None: nowhere.
+        rank: Index of this process.
 
     Attributes:
         sample: The measurement of this step.
         optimizer: The optimizer that is about to step.
         loss: Mean of the losses of all ranks, the same on each; NaN if it is not known.
         trained: All that training changes; None if nobody told.
+        batches: Returns the (micro-)batches of this step, as far as they were kept.
+        folder: Where actions may write files; None: nowhere.
+        rank: Index of this process.
         global_norm: Norm of all gradients as they are now, of the sample's `norm_type`; 0 after
             the step was skipped.
         touched: Whether the gradients are no longer those that the backward pass left.
@@ -80,11 +88,17 @@ class Training:
         agree: Callable[[bool], bool] = bool,
         loss: float | None = None,
         trained: Trained | None = None,
+        batches: Callable[[], Sequence[Kept]] = tuple,
+        folder: Path | None = None,
+        rank: int = 0,
     ) -> None:
         self.sample = sample
         self.optimizer = optimizer
         self.loss = sample.loss if loss is None else loss
         self.trained = trained
+        self.batches = batches
+        self.folder = folder
+        self.rank = rank
         self.global_norm = sample.global_norm
         self.touched = False
         self.skipped = False

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gradwatch.actions import Training
 from lightning_gradwatch.actions.snapshot import Trained
+from lightning_gradwatch.culprit.batches import Kept
 from lightning_gradwatch.finding import Finding, Severity
 from lightning_gradwatch.testing import make_sample
 
@@ -72,6 +73,7 @@ def training_for(
     ranks: Ranks | None = None,
     norm: float | None = None,
     index: int = 0,
+    batches: Sequence[Kept] = (),
     **sample: Any,
 ) -> Training:
     """Build the handle as the engine does, with the true norm of the gradients in the sample."""
@@ -89,6 +91,7 @@ def training_for(
         scaler=scaler,
         stop=stopped.append if stopped is not None else lambda reason: None,
         agree=ranks or bool,
+        batches=lambda: batches or [Kept.of(torch.ones(2), 0)],
         trained=Trained(nn.ParameterList(parameters), [] if optimizer is None else [optimizer]),
     )
 

@@ -8,6 +8,7 @@ import inspect
 import math
 import pickle
 import pkgutil
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.actions.steps import (
     training_for,
 )
 
+FOLDER = tempfile.TemporaryDirectory()
 MAKE: dict[str, Callable[..., Any]] = {
     "AdaptiveClip": lambda: package.AdaptiveClip(1e3, exclude=()),
     "AutoClip": lambda: package.AutoClip(50, history=4),
@@ -35,6 +37,7 @@ MAKE: dict[str, Callable[..., Any]] = {
     "ClipGradValue": lambda: package.ClipGradValue(1e3),
     "DecayLR": lambda **a: package.DecayLR(cooldown=2, **a),
     "Rollback": lambda **a: package.Rollback(every_n_steps=2, max_times=2, **a),
+    "SaveBatch": lambda **a: package.SaveBatch(folder=FOLDER.name, **a),
     "SkipStep": lambda **a: package.SkipStep(max_consecutive=3, **a),
     "StopTraining": lambda **a: package.StopTraining(**a),
     "ZClip": lambda: package.ZClip(z_threshold=1e3, warmup_steps=2),
@@ -80,7 +83,8 @@ def train(action: Any, batches: Sequence[Sequence[Finding]], scale: float = 1.0)
 def test_every_action_is_listed_and_tried_here() -> None:
     protocols = {"Action", "StatefulAction"}
     assert set(public_actions()) - protocols == set(MAKE)
-    assert set(MAKE) | protocols | {"Training"} == set(package.__all__)
+    others = {"SavedBatch", "Training", "load_batch", "rescue"}
+    assert set(MAKE) | protocols | others == set(package.__all__)
 
 
 @EVERY

@@ -154,6 +154,7 @@ class GradWatch(Seen, Callback):
     def _open(self, trainer: Any, pl_module: Any) -> None:
         view = TrainerView(trainer, pl_module)
         settings = self._engine.settings
+        view.refuse_actions(self._engine.actions)
         self._log_every = view.log_every(settings)
         self._others_may_clip = view.others_may_clip
         run = view.run_info(settings, self._configuration())

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lightning_gradwatch.errors import GradWatchWarning
+from lightning_gradwatch.errors import ConfigurationError, GradWatchWarning
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
@@ -136,6 +136,19 @@ class TrainerView:
             },
             show_progress=trainer.progress_bar_callback is not None,
         )
+
+    def refuse_actions(self, actions: Sequence[Any]) -> None:
+        """Refuse actions that this strategy gives no access to.
+
+        Raises:
+            ConfigurationError: under DeepSpeed.
+        """
+        if actions and "DeepSpeed" in type(self._trainer.strategy).__name__:
+            from lightning_gradwatch.actions.conflicts import refused_under_deepspeed
+
+            refused = refused_under_deepspeed(actions)
+            if refused:
+                raise ConfigurationError(refused)
 
     def warn_of_actions_without_effect(self, actions: Sequence[Any]) -> None:
         """Say once which actions cannot do anything in this run."""

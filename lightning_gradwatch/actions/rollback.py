@@ -28,7 +28,7 @@ _PROOF = 10
 #: A young run is kept more often: after so many steps, or a tenth of those it has made.
 _SOON, _SHARE = 10, 10
 #: Non-finite steps in a row that do no harm, because they are left out anyway.
-_PATIENCE = 3
+PATIENCE = 3
 #: Snapshots held.
 _SLOTS = 2
 #: Findings that are about this very step; any other is about the latest steps, and says nothing new
@@ -248,7 +248,7 @@ watch_loss=True, in_checkpoint=True)
             # it than a batch. Overflows that a scaler deals with are no findings.
             now.left_out += 1
             many = now.left_out
-            return f"{in_words(worst)} {many} such steps in a row" if many >= _PATIENCE else None
+            return f"{in_words(worst)} {many} such steps in a row" if many >= PATIENCE else None
         return None if training.sample.amp_overflow else in_words(worst)
 
     def _go_back(self, why: str, training: Training, trained: Trained) -> ActionRecord:

@@ -23,6 +23,8 @@ _LOST = 0.5
 #: How far above its start the loss of a run without a level must be; and from where on no loss is
 #: calm, whatever the level.
 _RISEN, _SWOLLEN = 3.0, 1.5
+#: Share of its lowest value while out of range to which the loss falls if it comes back by itself.
+_RECOVERS = 0.95
 #: Steps in a row out of range that are no accident, and those after which the level is a new one.
 _PATIENCE, _ACCEPT = 8, 150
 
@@ -32,8 +34,8 @@ class LossGuard:
 
     More sensitive than the detectors: no gradient has to explode, and no bound is absolute. The
     median of the latest losses must be out of the run's own range (several times its spread, and
-    twice its level), at least half of the way back to where the loss began, and stay there. A run
-    that has no level yet must lie at three times its start.
+    twice its level), at least half of the way back to where the loss began, and stay there without
+    coming down. A run that has no level yet must lie at three times its start.
 
     A loss that has been negative has no zero to fall towards: of such a run nothing is said.
 
@@ -56,6 +58,7 @@ class LossGuard:
         self._best = math.inf
         self._signed = False
         self._streak = 0
+        self._low = math.inf
 
     def push(self, loss: float) -> None:
         """Add the loss of a step; NaN and Inf are passed over."""
@@ -66,7 +69,11 @@ class LossGuard:
             self._first.append(loss)
         self._recent = [*self._recent[1 - _NOW :], loss]
         outside = self._is_outside()
-        self._streak = self._streak + 1 if outside else 0
+        if not outside or self.now < _RECOVERS * self._low:
+            self._streak = 0  # a loss on its way back needs no help
+        if outside:
+            self._low = self.now if self._streak == 0 else self._low
+            self._streak += 1
         if not outside or self._streak > _ACCEPT:
             if loss > 0:
                 self._calm = [*self._calm[1 - _WINDOW :], math.log10(loss)]
@@ -137,6 +144,7 @@ class LossGuard:
             "best": self._best,
             "signed": self._signed,
             "streak": self._streak,
+            "low": self._low,
         }
 
     @classmethod
@@ -147,5 +155,5 @@ class LossGuard:
         guard._recent = [float(x) for x in data["recent"]]
         guard._calm = [float(x) for x in data["calm"]]
         guard._best, guard._signed = float(data["best"]), bool(data["signed"])
-        guard._streak = int(data["streak"])
+        guard._streak, guard._low = int(data["streak"]), float(data["low"])
         return guard

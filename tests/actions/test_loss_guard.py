@@ -46,6 +46,9 @@ HEALTHY = {
     "noisy descent": noisy(lambda t: 0.05 + 2 * 0.98**t, sigma=0.6),
     "nothing learnt yet": noisy(lambda t: 2.3, sigma=0.5),
     "a spike, and back": noisy(lambda t: 5.0 if 200 <= t < 204 else 0.1 + 2 * 0.97**t),
+    "a jump, and a slow way back": noisy(
+        lambda t: 0.1 + 2 * 0.97**t + 5 * (t > 200) * 0.95 ** (t - 200), sigma=0.1
+    ),
     "a warm restart": noisy(lambda t: 0.1 + 2 * 0.97**t + 0.15 * (t > 200) * 0.98 ** (t - 200)),
     "down to nothing, varying by decades": noisy(lambda t: 10 ** (-t / 40), sigma=2.0),
     "a first step that throws": noisy(lambda t: 2.0 * (8 * 0.5**t + 0.99**t)),

@@ -24,7 +24,6 @@ class Policy:
         skip: Leave steps out whose gradient is not finite, by a callback of our own making that
             does nothing else.
         anomaly: Trainer's detect_anomaly.
-        watch: Let GradWatch look on.
         actions: Names in `lightning_gradwatch.actions`, with their arguments; `rescue` is a list
             of them.
     """
@@ -34,7 +33,6 @@ class Policy:
     clip: float = 0.0
     skip: bool = False
     anomaly: bool = False
-    watch: bool = False
     actions: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
 
     def config(self, config: Config) -> Config:
@@ -43,7 +41,7 @@ class Policy:
 
     def watcher(self) -> GradWatch | None:
         """Return a new GradWatch with this policy's actions; None for a policy without."""
-        if not (self.watch or self.actions):
+        if not self.actions:
             return None
         made: list[Any] = []
         for name, arguments in self.actions:
@@ -83,7 +81,6 @@ FIXED = (
 #: What is compared: the same settings for every run.
 COMPARED = (
     NONE,
-    Policy("GradWatch()", watch=True),
     Policy("Trainer(gradient_clip_val=1.0)", clip=1.0),
     Policy("Trainer(detect_anomaly=True)", anomaly=True),
     _acting("ZClip()", ("ZClip", {})),

@@ -117,7 +117,7 @@ def _watch(found: Score, patient: Patient, results: Mapping[Key, Result]) -> Non
     if all(mine.error.startswith("MisconfigurationException") for mine, _ in pairs):
         found.refused.append(patient)
         return
-    if found.policy.watch or found.policy.actions:
+    if found.policy.actions:
         quiet = [(mine, plain) for mine, plain in pairs if not mine.actions]
         found.quiet += len(quiet)
         found.identical += sum(mine.weights == plain.weights for mine, plain in quiet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -31,8 +31,9 @@ def code() -> str:
 
 def path_of(patient: Patient, policy: Policy, seed: int) -> Path:
     """Return where the result of a trial lies; not under version control."""
-    ours = code() if policy.actions or policy.watch else ""
-    text = f"{VERSION}{torch.__version__}{patient.digest()}{policy}{seed}{ours}"
+    ours = code() if policy.actions else ""
+    how = replace(policy, name="")  # whatever it is called
+    text = f"{VERSION}{torch.__version__}{patient.digest()}{how}{seed}{ours}"
     name = hashlib.sha256(text.encode()).hexdigest()[:24]
     return BENCHMARKS / ".cache" / "rescue" / f"{name}.json"
 

@@ -68,6 +68,7 @@ class Engine:
         self.run = RunInfo()
         self._probe: Probe | None = None
         self._module: nn.Module | None = None
+        self._divided: torch.optim.Optimizer | None = None
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hands = Hands()
@@ -160,6 +161,7 @@ class Engine:
             handle.remove()
         self._handles, self._optimizers, self._hands = [], [], Hands()
         self._module = None
+        self._take_back()
         self.guard.call("detaching", probe.detach, default=None)
         report = self.guard.call("the report", self.report, default=None)
         if report is not None:
@@ -233,6 +235,7 @@ class Engine:
         probe = self._probe
         if probe is None:
             return
+        self._take_back()
         count = self._counts.get(context.index, 0)
         self._counts[context.index] = count + 1
         recorded = count % self.settings.every_n_steps == 0
@@ -259,7 +262,7 @@ class Engine:
                 # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
                 findings, loss = self._agree(findings, loss, context.step)
             if read is not None:
-                training = self._act(context, sample, findings, loss)
+                training = self._act(context, sample, findings, loss, last=not may_change)
             if training is not None:
                 self.guard.call(
                     probe,
@@ -320,7 +323,12 @@ class Engine:
         ], total / self._hands.ranks
 
     def _act(
-        self, context: StepContext, sample: Sample, findings: list[Finding], loss: float
+        self,
+        context: StepContext,
+        sample: Sample,
+        findings: list[Finding],
+        loss: float,
+        last: bool,
     ) -> Training:
         probe = self._probe
         assert probe is not None
@@ -337,12 +345,15 @@ class Engine:
             batches=context.kept,
             folder=self._hands.folder,
             rank=self._hands.rank,
+            last=last,
         )
         for action in self.actions:
             record = self.guard.call(action, action.apply, findings, training, default=None)
             if record is not None:
                 self.records.append(record)
                 self.audience.action(record)
+        if self.guard.call("the actions", training.finish, default=False):
+            self._divided = context.optimizer
         return training
 
     def _trained(self, scaler: Any = None) -> Trained | None:
@@ -360,7 +371,14 @@ class Engine:
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Post hook of the optimizer: it really stepped (not so under an AMP overflow)."""
+        self._take_back()
         self.after_step()
+
+    def _take_back(self) -> None:
+        """Remove what `Training.finish` has left with an optimizer: it is for one step."""
+        if self._divided is not None:
+            vars(self._divided).pop("grad_scale", None)
+            self._divided = None
 
     def after_step(self) -> None:
         """The step was made: measure what it did."""
@@ -434,6 +452,7 @@ class Engine:
         live: dict[str, Any] = {
             "_probe": None,
             "_module": None,
+            "_divided": None,
             "_handles": [],
             "_optimizers": [],
             "_hands": Hands(),

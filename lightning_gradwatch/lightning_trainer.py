@@ -66,7 +66,11 @@ class TrainerView:
         kind = type(self._module)
         return any(
             _is_users(getattr(kind, name, None))
-            for name in ("configure_gradient_clipping", "on_before_optimizer_step")
+            for name in (
+                "configure_gradient_clipping",
+                "on_before_optimizer_step",
+                "optimizer_step",
+            )
         ) or any(
             _is_users(getattr(type(callback), "on_before_optimizer_step", None))
             for callback in self._trainer.callbacks

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -48,6 +49,8 @@ class Training:
         batches: Returns the (micro-)batches of this step, as far as they were kept.
         folder: Where actions may write files; None: nowhere.
         rank: Index of this process.
+        last: Nobody changes or reads the gradients between the actions and the step: a fused
+            optimizer may scale them in passing.
 
     Attributes:
         sample: The measurement of this step.
@@ -91,6 +94,7 @@ class Training:
         batches: Callable[[], Sequence[Kept]] = tuple,
         folder: Path | None = None,
         rank: int = 0,
+        last: bool = False,
     ) -> None:
         self.sample = sample
         self.optimizer = optimizer
@@ -99,6 +103,8 @@ class Training:
         self.batches = batches
         self.folder = folder
         self.rank = rank
+        self._last = last
+        self._divisor = 1.0
         self.global_norm = sample.global_norm
         self.touched = False
         self.skipped = False
@@ -116,7 +122,7 @@ class Training:
 
     def named_gradients(self) -> list[tuple[str, nn.Parameter]]:
         """Return `(name, parameter)` for every parameter this step would move."""
-        return [] if self.skipped else list(self._gradients())
+        return [] if self.skipped else self._settled()
 
     def norm(self, norm_type: float = 2.0) -> float | None:
         """Return the norm of all gradients as they are now; None if there is nothing to clip.
@@ -144,10 +150,13 @@ class Training:
         norm = self.norm(norm_type)
         if norm is None or not math.isfinite(norm) or norm <= max_norm:
             return None
-        factor = max_norm / norm
-        change.multiply(self._unscaled(), factor)
+        if self._optimizer_divides(norm / max_norm):
+            self._divisor *= norm / max_norm
+            self.touched = True
+        else:
+            change.multiply(self._unscaled(), max_norm / norm)
         same = norm_type == self.sample.norm_type
-        self.global_norm = max_norm if same else self.global_norm * factor
+        self.global_norm = max_norm if same else self.global_norm * (max_norm / norm)
         return Change(norm, max_norm)
 
     def clip_grad_value(self, value: float) -> Change | None:
@@ -162,7 +171,7 @@ class Training:
         # No element exceeds the p-norm, so a small norm (with room for its rounding) settles it.
         if self._untouchable or self.global_norm <= value * (1 - 1e-5):
             return None
-        parameters = [parameter for _, parameter in self._gradients()]
+        parameters = [parameter for _, parameter in self._settled()]
         scale = self._loss_scale()
         tops = [top / scale for top in change.largest(parameters)]
         above = [p for p, top in zip(parameters, tops, strict=True) if top > value]
@@ -188,7 +197,7 @@ class Training:
         """
         if self._untouchable:
             return None
-        parameters = [p for name, p in self._gradients() if wanted(name)]
+        parameters = [p for name, p in self._settled() if wanted(name)]
         clipped, factors = excess(parameters, clip_factor, eps, self._loss_scale())
         if not clipped.units:
             return None
@@ -231,6 +240,7 @@ class Training:
         Gradients become None, never zero: with a zero gradient momentum, Adam and weight decay
         still move the weights. Every rank must skip together (see `agree`).
         """
+        self._divisor = 1.0
         # A scaler raises on a step for which it has never seen a gradient.
         for parameter in self._unscaled():
             parameter.grad = None
@@ -249,6 +259,38 @@ class Training:
         """
         return self._agree(decision)
 
+    def finish(self) -> bool:
+        """Leave to the optimizer what it can do in passing; after the last action.
+
+        Returns:
+            Whether its attribute `grad_scale` was set, which is to be removed after the step.
+        """
+        if self._divisor == 1.0 or self.optimizer is None:
+            return False
+        device = next((p.device for _, p in self._gradients()), None)
+        vars(self.optimizer)["grad_scale"] = torch.tensor(self._divisor, device=device)
+        return True
+
+    def _optimizer_divides(self, divisor: float) -> bool:
+        """Whether the step itself can divide the gradients, which saves reading them once more.
+
+        Fused kernels do so for a gradient scaler, by an attribute of the optimizer. Under a scaler
+        it is not ours to set.
+        """
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
+        fused = bool(groups) and all(group.get("fused") for group in groups)
+        # All numbers have to fit into float32.
+        fits = self._divisor * divisor < 1e30
+        return self._last and self._scaler is None and fused and fits
+
+    def _settled(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the gradients after all, with what was left to the optimizer done here."""
+        found = list(self._gradients())
+        if self._divisor != 1.0:
+            change.multiply([parameter for _, parameter in found], 1.0 / self._divisor)
+            self._divisor = 1.0
+        return found
+
     @property
     def _untouchable(self) -> bool:
         """No gradients, or a scaler that found Inf: it will skip the step and lower its scale."""
@@ -261,7 +303,7 @@ class Training:
         return float(self._scaler.get_scale())
 
     def _measured(self, norm_type: float) -> float:
-        parameters = [parameter for _, parameter in self._gradients()]
+        parameters = [parameter for _, parameter in self._settled()]
         return change.norm_of(parameters, norm_type) / self._loss_scale()
 
     def _unscaled(self) -> list[nn.Parameter]:

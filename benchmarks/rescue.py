@@ -50,7 +50,13 @@ def examine(name: str, patients: Sequence[Patient], policies: Sequence[Policy], 
     sick = [p for p in patients if verdicts[p] == "dying"]
     well = [p for p in patients if verdicts[p] == "well"]
     keys = [(patient, policy, patient.config.seed) for policy in FIXED for patient in sick]
-    keys += [(p, policy, p.config.seed) for policy in policies for p in (*sick, *well)]
+    results |= carry_out(f"{name}: fixed settings", keys, jobs)
+    cases = dying(sick, results)
+    savable = [case.patient for case in cases if case.saviours]
+    keys = []
+    for policy in policies:
+        treated = sick if policy in (NONE, RESCUE) else savable
+        keys += [(p, policy, p.config.seed) for p in (*treated, *well)]
     results |= carry_out(f"{name}: policies", keys, jobs)
     keys = [
         (patient, policy, seed)
@@ -61,7 +67,7 @@ def examine(name: str, patients: Sequence[Patient], policies: Sequence[Policy], 
     ]
     results |= carry_out(f"{name}: further seeds", keys, jobs)
     dropped = {p.name: v for p, v in verdicts.items() if v not in ("dying", "well")}
-    half = Half(name, dying(sick, results), well, dropped, results)
+    half = Half(name, cases, well, dropped, results)
     half.scores = [score(policy, half.sick, well, results) for policy in policies]
     return half
 
@@ -82,7 +88,7 @@ def main() -> None:
     """Score, print, and write down if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--half", choices=[*HALVES, "both"], default="held_out")
-    parser.add_argument("--policies", default="*", help="glob pattern over their names")
+    parser.add_argument("--policies", nargs="+", default=["*"], help="glob patterns over names")
     parser.add_argument("--only", default="*", help="glob pattern over names of candidates")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--cost", action="store_true", help="measure step times (2 minutes)")
@@ -92,7 +98,9 @@ def main() -> None:
         logging.getLogger(log).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
 
-    policies = [p for p in AVAILABLE if p == NONE or fnmatch.fnmatch(p.name, args.policies)]
+    policies = [
+        p for p in AVAILABLE if p == NONE or any(fnmatch.fnmatch(p.name, a) for a in args.policies)
+    ]
     started, console = time.perf_counter(), Console()
     measured = costs(policies) if args.cost else {}
     halves = []

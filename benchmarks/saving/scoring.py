@@ -87,7 +87,9 @@ def score(
     """Score one policy."""
     found = Score(policy)
     for case in sick:
-        _treat(found, case, results[case.patient, policy, case.patient.config.seed])
+        key = (case.patient, policy, case.patient.config.seed)
+        if key in results:
+            _treat(found, case, results[key])
     for patient in well:
         _watch(found, patient, results)
     return found

@@ -75,7 +75,7 @@ def _row(s: Score, cost: float) -> list[str]:
     return [
         s.policy.name,
         f"{of_saved} of {of_saved + len(s.missed)}",
-        f"{len(s.beyond)} of {len(s.beyond) + len(s.hopeless)}",
+        f"{len(s.beyond)} of {len(s.beyond) + len(s.hopeless)}" if s.beyond or s.hopeless else "-",
         f"{len(s.harmed)} of {len(s.harmed) + len(s.unharmed)}{refused}",
         f"{s.identical} of {s.quiet}" if s.quiet else "-",
         lost,
@@ -178,7 +178,7 @@ Which policy keeps a dying run alive, and what it does to one that is well. torc
 * **Dying**: reaches no more than 0.4 of the way from the best constant predictor to a competent
   model, or ends in NaN, on each of three seeds, while its twin without the fault reaches 0.7.
 * **Saved**: reaches 0.7 under the policy. Counted among those that at least one fixed setting saves
-  when it is there from the start; *beyond* are the others.
+  when it is there from the start; *beyond* are the others, tried with rescue() alone.
 * **Harmed**: a run that is well and, under the policy, does not reach 0.7, or ends on all of three
   seeds with a higher loss, in the mean by more than a tenth (and a hundredth of the loss of the
   best constant predictor). rescue() is always tried on three seeds, and may fail on none; the

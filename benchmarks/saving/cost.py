@@ -37,7 +37,7 @@ def step_time(policy: Policy, steps: int) -> float:
     return clock.mean()
 
 
-def costs(policies: Sequence[Policy], rounds: int = 5, steps: int = 212) -> dict[str, float]:
+def costs(policies: Sequence[Policy], rounds: int = 3, steps: int = 162) -> dict[str, float]:
     """Return each policy's step time over that of the plain run, by name.
 
     Args:

@@ -98,6 +98,11 @@ class LossGuard:
         return self.start if self._is_young else 10 ** median(self._calm[-_LEVEL:])
 
     @property
+    def settled(self) -> float:
+        """The run's own level; NaN if it has none yet."""
+        return math.nan if self._is_young else self.level
+
+    @property
     def _is_young(self) -> bool:
         return len(self._calm) < _LEVEL
 

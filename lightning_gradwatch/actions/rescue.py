@@ -21,6 +21,8 @@ def rescue() -> list[Action]:
     """
     return [
         SkipStep(),
-        ZClip(z_threshold=5.0),
-        Rollback(on=("exploding", "nonfinite", "oscillating"), factor=0.2),
+        ZClip(z_threshold=5.0, warmup_factor=100.0),
+        Rollback(
+            on=("exploding", "nonfinite", "oscillating", "dead_units", "saturated"), factor=0.2
+        ),
     ]

@@ -11,6 +11,7 @@ from typing import Any
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.loss_guard import LossGuard
 from lightning_gradwatch.actions.memory import available_memory
+from lightning_gradwatch.actions.probation import Probation
 from lightning_gradwatch.actions.snapshot import Snapshot, Trained
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.actions.trigger import Trigger, in_words
@@ -27,6 +28,11 @@ from lightning_gradwatch.finding import Finding
 _PROOF = 10
 #: A young run is kept more often: after so many steps, or a tenth of those it has made.
 _SOON, _SHARE = 10, 10
+#: As long as the loss is above this share of what it was at first, but for no more than so many
+#: steps, the initial weights are kept: what came since may be dead.
+_SAME, _OLD = 0.7, 200
+#: A rollback within so many steps of the last one: the rate is still far too high.
+_SOON_AGAIN = 30
 #: Non-finite steps in a row that do no harm, because they are left out anyway.
 PATIENCE = 3
 #: Snapshots held.
@@ -34,8 +40,11 @@ _SLOTS = 2
 #: Findings that are about this very step; any other is about the latest steps, and says nothing new
 #: before so many have followed on a rollback.
 _SUDDEN, _WINDOW = ("exploding", "nonfinite", "spike"), 64
-#: Evidence of what ails the initial weights: there is nothing better to go back to.
-_INBORN = {"forward_growth", "early_elasticity"}
+#: Findings that are told so late that a state which had learnt something would have them already.
+_SLOW = ("dead_units", "saturated", "vanishing")
+#: Evidence of what ails the initial weights, and steps within which any other lasting symptom is
+#: one of theirs: there is nothing better to go back to.
+_INBORN, _BORN = {"forward_growth", "early_elasticity"}, 4
 #: Share of the free memory that the snapshots may take.
 _MOST = 0.8
 #: Findings at which no snapshot is taken, whatever sets the rollback off.
@@ -64,6 +73,7 @@ class _Progress:
         returned: Steps at the latest one.
         repeats: Of these, to the newest snapshot.
         left_out: Non-finite steps in a row that were left out.
+        inborn: Codes that were there from the beginning.
         went_back_at: Epoch and batch of the latest rollback.
     """
 
@@ -75,6 +85,7 @@ class _Progress:
     returned: int = 0
     repeats: int = 0
     left_out: int = 0
+    inborn: list[str] = field(default_factory=list)
     went_back_at: list[int] = field(default_factory=list)
 
 
@@ -147,6 +158,7 @@ watch_loss=True, in_checkpoint=True)
         """Forget the run and let go of the snapshots."""
         self._kept: list[_Kept] = []
         self._guard = LossGuard()
+        self._probation = Probation()
         self._progress = _Progress()
         self._full = self._sharded = False
 
@@ -176,18 +188,16 @@ watch_loss=True, in_checkpoint=True)
         guarded = self.watch_loss and len(trained.optimizers) <= 1
         if guarded and not sample.amp_overflow:
             self._guard.push(training.loss)
+            self._probation.push(training.loss)
         if self._progress.went_back_at == [sample.epoch, sample.batch_idx]:
             # Another optimizer's gradients of this batch are those of the weights before.
             training.skip_step()
             return None
-        why = self._why(findings, training)
-        if why is None and guarded and self._guard.is_lost:
-            why = (
-                f"the loss has risen from {self._guard.level:.4g} to {self._guard.now:.4g} and "
-                "stays there"
-            )
-        if why is not None and self._kept:
-            return self._go_back(why, training, trained)
+        cause = self._found(findings, training)
+        if cause is None and guarded:
+            cause = self._lost()
+        if cause is not None and self._kept:
+            return self._go_back(*cause, training, trained)
         if not sample.amp_overflow:
             self._follow(findings, training, trained)
             self._progress.steps += 1
@@ -207,11 +217,20 @@ watch_loss=True, in_checkpoint=True)
         proof = min(_PROOF, self.every_n_steps)
         now.proven |= now.calm >= proof
         gap = min(self.every_n_steps, max(_SOON, now.steps // _SHARE))
+        if len(self._kept) == _SLOTS and not self._has_learnt:
+            gap = max(gap, 3 * proof)  # while it has not proved itself, there are the initial ones
         due = now.steps - now.taken >= gap and now.calm >= proof
         if (due or not self._kept) and self._has_room(trained):
-            self._kept = self._kept[1 - _SLOTS :]  # lets go of the oldest before the copy
+            # Lets go of one before the copy: of the oldest, unless that is still the healthiest.
+            self._kept = self._kept[1 - _SLOTS :] if self._has_learnt else self._kept[: _SLOTS - 1]
             self._kept.append(_Kept(Snapshot.take(trained, training.step), self._guard.to_dict()))
             now.taken, now.calm, now.proven, now.repeats = now.steps, 0, False, 0
+
+    @property
+    def _has_learnt(self) -> bool:
+        """Whether there is anything healthier than the initial weights, or they are too old."""
+        nothing_yet = self._guard.level >= _SAME * self._probation.origin  # False where not known
+        return not nothing_yet or self._progress.steps >= _OLD
 
     def _has_room(self, trained: Trained) -> bool:
         """Whether a further snapshot fits; said once if it does not."""
@@ -233,10 +252,15 @@ watch_loss=True, in_checkpoint=True)
 
     # ------------------------------------------------------------------ going back
 
-    def _why(self, findings: Sequence[Finding], training: Training) -> str | None:
-        """Return why it is time to go back, as far as findings say so."""
+    def _found(self, findings: Sequence[Finding], training: Training) -> tuple[str, bool] | None:
+        """Return why it is time to go back, and whether it began long ago, by the findings."""
         now = self._progress
         found = [f for f in findings if f.code in self.on and not _INBORN & {*f.evidence}]
+        if now.steps < _BORN and not now.times:
+            now.inborn = sorted({*now.inborn, *(f.code for f in found if f.code not in _SUDDEN)})
+        found = [f for f in found if f.code not in now.inborn]
+        if self._has_learnt:
+            found = [f for f in found if f.code not in _SLOW]
         if now.times and now.steps - now.returned < _WINDOW:
             found = [f for f in found if f.code in _SUDDEN]
         if not found:
@@ -248,16 +272,38 @@ watch_loss=True, in_checkpoint=True)
             # it than a batch. Overflows that a scaler deals with are no findings.
             now.left_out += 1
             many = now.left_out
-            return f"{in_words(worst)} {many} such steps in a row" if many >= PATIENCE else None
-        return None if training.sample.amp_overflow else in_words(worst)
+            why = f"{in_words(worst)} {many} such steps in a row"
+            return (why, False) if many >= PATIENCE else None
+        if training.sample.amp_overflow:
+            return None
+        return in_words(worst), worst.code not in _SUDDEN
 
-    def _go_back(self, why: str, training: Training, trained: Trained) -> ActionRecord:
+    def _lost(self) -> tuple[str, bool] | None:
+        """Return the same, by the loss."""
+        now = self._guard.now
+        if self._guard.is_lost:
+            was = self._guard.level
+            return f"the loss has risen from {was:.4g} to {now:.4g} and stays there", False
+        if self._probation.has_failed:
+            was = self._probation.origin
+            return f"the loss began at {was:.4g}, is {now:.4g} and does not fall", True
+        return None
+
+    def _go_back(
+        self, why: str, began_long_ago: bool, training: Training, trained: Trained
+    ) -> ActionRecord:
         now = self._progress
-        kept = self._kept[-1 if now.proven else 0]
-        self._kept = [kept]
+        newest = now.proven and not began_long_ago and not now.repeats
+        kept = self._kept[-1 if newest else 0]
+        self._kept = self._kept if newest else [kept]
         unknown = kept.snapshot.write_back(trained)
         training.skip_step()
         self._guard = LossGuard.from_dict(kept.guard)
+        # Where a lower rate did not help, it may be too low by now: that is not judged again.
+        again = self._probation.has_failed
+        self._probation = Probation(self._probation.origin, self._guard.settled, set_back=not again)
+        if now.steps - now.returned > _SOON_AGAIN:
+            now.repeats = 0
         now.times += 1
         now.returned = now.steps
         now.taken, now.calm, now.left_out, now.proven = now.steps, 0, 0, True
@@ -286,6 +332,7 @@ watch_loss=True, in_checkpoint=True)
         return {
             "progress": asdict(self._progress),
             "guard": self._guard.to_dict(),
+            "probation": self._probation.to_dict(),
             "kept": [
                 {"snapshot": kept.snapshot.to_dict(), "guard": kept.guard} for kept in self._kept
             ]
@@ -297,6 +344,7 @@ watch_loss=True, in_checkpoint=True)
         """Take over what `state_dict` returned."""
         self._progress = _Progress(**state_dict["progress"])
         self._guard = LossGuard.from_dict(state_dict["guard"])
+        self._probation = Probation.from_dict(state_dict["probation"])
         self._kept = [
             _Kept(Snapshot.from_dict(kept["snapshot"]), kept["guard"])
             for kept in state_dict["kept"]

@@ -15,6 +15,8 @@ from lightning_gradwatch.finding import Finding
 
 #: Least spread, over the mean: norms that are all the same do not make every tremor an outlier.
 _LEAST = 1e-6
+#: Norms after which one may stand out in the warm-up.
+_FEW = 3
 
 
 @dataclass
@@ -45,6 +47,8 @@ class ZClip:
         alpha: Weight of the past in the moving averages, 0 < alpha < 1.
         warmup_steps: Steps without clipping, whose mean and variance the averages begin with, >= 2.
         max_norm: A fixed limit as well, > 0, also in the warm-up; None: none. Published: 1.0.
+        warmup_factor: In the warm-up, from its fourth step on, a norm that is more than this many
+            times the largest so far is clipped to that, > 1; None: none is, as published.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -52,7 +56,7 @@ class ZClip:
 
     Example:
         >>> ZClip(z_threshold=3.0)
-        ZClip(z_threshold=3.0, alpha=0.97, warmup_steps=25, max_norm=None)
+        ZClip(z_threshold=3.0, alpha=0.97, warmup_steps=25, max_norm=None, warmup_factor=None)
 
     References:
         Kumar, Owen, Roy Chowdhury, Güra: ZClip: Adaptive Spike Mitigation for LLM Pre-Training.
@@ -65,11 +69,15 @@ class ZClip:
         alpha: float = 0.97,
         warmup_steps: int = 25,
         max_norm: float | None = None,
+        warmup_factor: float | None = None,
     ) -> None:
         self.z_threshold = check_number("z_threshold", z_threshold, above=0)
         self.alpha = check_number("alpha", alpha, above=0, below=1)
         self.warmup_steps = check_int("warmup_steps", warmup_steps, at_least=2)
         self.max_norm = None if max_norm is None else check_number("max_norm", max_norm, above=0)
+        self.warmup_factor = (
+            None if warmup_factor is None else check_number("warmup_factor", warmup_factor, above=1)
+        )
         self._courses: dict[int, _Course] = {}
 
     def apply(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
@@ -91,13 +99,21 @@ class ZClip:
     def _limit(self, course: _Course, norm: float) -> tuple[float, str]:
         """Return what the norm is to be at most, and why."""
         if math.isnan(course.mean):
-            return math.inf, ""
+            return self._warmup_limit(course, norm)
         deviation = math.sqrt(course.variance)
         z = (norm - course.mean) / max(deviation, _LEAST * course.mean)
         if not z > self.z_threshold:
             return math.inf, ""
         why = f"is {z:.3g} standard deviations above the mean of {course.mean:.4g}"
         return course.mean + self.z_threshold**2 * deviation / z, why
+
+    def _warmup_limit(self, course: _Course, norm: float) -> tuple[float, str]:
+        largest = max(course.warming, default=math.inf)
+        if self.warmup_factor is None or len(course.warming) < _FEW:
+            return math.inf, ""
+        if norm <= self.warmup_factor * largest:
+            return math.inf, ""
+        return largest, f"is {norm / largest:.3g} times the largest so far"
 
     def _learn(self, course: _Course, norm: float) -> None:
         if math.isnan(course.mean):
@@ -126,5 +142,6 @@ class ZClip:
     def __repr__(self) -> str:
         return (
             f"ZClip(z_threshold={self.z_threshold}, alpha={self.alpha}, "
-            f"warmup_steps={self.warmup_steps}, max_norm={self.max_norm})"
+            f"warmup_steps={self.warmup_steps}, max_norm={self.max_norm}, "
+            f"warmup_factor={self.warmup_factor})"
         )

@@ -405,11 +405,58 @@ def test_wrong_arguments_are_refused(
 
 
 def test_an_optimizer_without_state_and_a_model_without_buffers(tmp_path: Path) -> None:
-    spy, _, _, _ = fit(
+    spy, watch, _, _ = fit(
         tmp_path, [Rollback()], make=lambda p: torch.optim.SGD(p, RATE),
         detectors=[FindsAt("exploding", [30])],
     )  # fmt: skip
+    assert watch.actions_taken[0].reason.endswith("back to the state of step 10")
     assert torch.equal(spy.weights[30], before(spy, 10))
+
+
+def test_of_a_run_that_has_learnt_nothing_the_initial_weights_are_kept(tmp_path: Path) -> None:
+    """What came since may be dead; a symptom of long standing goes back to them."""
+
+    def stuck(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, 1e-9)
+
+    sick = FindsAt("oscillating", [150])
+    on = ("exploding", "oscillating")
+    _, watch, _, _ = fit(tmp_path, [Rollback(on=on)], make=stuck, batches=160, detectors=[sick])
+    assert watch.actions_taken[0].reason.endswith("back to the state of step 0")
+    _, watch, _, _ = fit(
+        tmp_path, [Rollback(on=on)], make=stuck, batches=160,
+        detectors=[FindsAt("exploding", [150])],
+    )  # fmt: skip
+    assert int(watch.actions_taken[0].reason.rpartition(" ")[2]) >= 100
+
+
+def test_symptoms_that_were_there_from_the_beginning_are_no_reason(tmp_path: Path) -> None:
+    _, watch, _, _ = fit(
+        tmp_path, [Rollback(on=("saturated",))], detectors=[FindsAt("saturated", range(2, 50))]
+    )
+    assert acted(watch) == []
+    _, watch, _, _ = fit(
+        tmp_path, [Rollback(on=("saturated",))], detectors=[FindsAt("saturated", [6])]
+    )
+    assert acted(watch) == [("Rollback", 6)]
+
+
+def test_a_run_that_gets_nowhere_after_a_rollback_goes_back_once_more(tmp_path: Path) -> None:
+    class Dies(Net):
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 6:  # a step after the rollback
+                with torch.no_grad():
+                    self.net[0].weight.zero_()
+                    self.net[0].bias.fill_(30.0)  # flat parts of tanh
+                    self.net[2].weight.zero_()
+
+    _, watch, runner, _ = fit(
+        tmp_path, [Rollback()], kind=Dies, detectors=[FindsAt("exploding", [5])], batches=200,
+        make=lambda p: torch.optim.SGD(p, RATE),
+    )  # fmt: skip
+    assert [s for _, s in acted(watch)] == [5, 50]
+    assert "and does not fall; back to the state of step 0" in watch.actions_taken[1].reason
+    assert runner.global_step == 200
 
 
 def test_lazy_modules_are_kept_once_they_have_a_shape() -> None:

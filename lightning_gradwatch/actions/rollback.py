@@ -95,14 +95,15 @@ class Rollback:
     A snapshot holds weights, buffers, optimizer and scaler state in host memory. It is taken at
     steps without a finding whose loss is in its own range, and counts as healthy only after ten
     more calm steps: an explosion is found some steps after it began. Two are kept, so that there is
-    always one that is older than the damage.
+    always one that is older than the damage; until something was learnt, that of the initial
+    weights.
 
-    Set off by findings, and by a guard of its own: the loss has left the range that it had come
-    down to, and stays half of the way up to its start or more. After a rollback the step is left
-    out, the learning rate lowered so that it stays lowered (as `DecayLR` does), the detectors go on
-    as they were at the snapshot, and training goes on with the next batch: schedules, `global_step`
-    and the place in the data are not set back. Where a rollback was not enough, and the same
-    snapshot is needed again, the rate is lowered twice as far as the last time.
+    Set off by findings, and by the loss alone: it has left the range that it had come down to, and
+    stays half of the way up to its start or more (`LossGuard`), or does not fall after a rollback
+    (`Probation`). After a rollback the step is left out, the learning rate lowered so that it stays
+    lowered (as `DecayLR` does), the detectors go on as they were at the snapshot, and training goes
+    on with the next batch: schedules, `global_step` and the place in the data are not set back.
+    Where the next one follows within 30 steps, the rate is lowered twice as far, then three times.
 
     With `SkipStep` before it, single non-finite steps are that action's business; the third in a
     row, which no batch explains, is a rollback.

@@ -89,6 +89,17 @@ def test_zclip_has_a_fixed_limit_as_well_if_one_is_wanted() -> None:
     assert left[40] < 1.2 + 1e-9
 
 
+def test_a_huge_step_in_the_warm_up_can_be_clipped_and_spoils_nothing() -> None:
+    norms = sequence(60)
+    spoilt = [*norms[:5], 1e6, *norms[5:]]
+    left = played(ZClip(warmup_factor=100.0), spoilt)
+    assert left.pop(5) == pytest.approx(max(norms[:5]))
+    assert left[:25] == pytest.approx(norms[:25], rel=1e-9)
+    assert max(left) < 3.0
+    assert played(ZClip(), spoilt)[5] == pytest.approx(1e6)  # as published
+    assert played(ZClip(warmup_factor=100.0), norms) == played(ZClip(), norms)
+
+
 def test_norms_that_are_all_the_same_are_not_clipped() -> None:
     norms = [1.0] * 40 + [1.0 + 1e-7] + [1.0] * 5
     assert played(ZClip(), norms) == pytest.approx(norms, rel=1e-12)
@@ -239,6 +250,7 @@ def test_a_model_of_one_layer_has_nothing_to_clip_and_says_so() -> None:
         (lambda: ZClip(alpha=1.0), ValueError, "alpha.*< 1, got 1.0"),
         (lambda: ZClip(warmup_steps=1), ValueError, ">= 2, got 1"),
         (lambda: ZClip(max_norm=math.nan), ValueError, "max_norm.*got nan"),
+        (lambda: ZClip(warmup_factor=1), ValueError, "warmup_factor.*> 1, got 1"),
         (lambda: AutoClip(101), ValueError, "percentile.*<= 100, got 101"),
         (lambda: AutoClip(history=0), ValueError, ">= 1, got 0"),
     ],

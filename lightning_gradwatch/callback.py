@@ -154,13 +154,15 @@ class GradWatch(Seen, Callback):
     def _open(self, trainer: Any, pl_module: Any) -> None:
         view = TrainerView(trainer, pl_module)
         settings = self._engine.settings
+        view.refuse_actions(self._engine.actions)
         self._log_every = view.log_every(settings)
         self._others_may_clip = view.others_may_clip
+        run = view.run_info(settings, self._configuration())
         self._engine.start(
             pl_module,
             view.optimizers,
-            view.run_info(settings, self._configuration()),
-            view.hands(),
+            run,
+            view.hands(run, files=self._engine.actions_want_batches),
             reporting=trainer.is_global_zero,
         )
         view.warn_of_actions_without_effect(self._engine.actions)
@@ -221,7 +223,7 @@ class GradWatch(Seen, Callback):
         if self._preflight_due:
             self._preflight_due = False
             self._before_first_step(trainer, pl_module, batch, batch_idx)
-        if self._engine.attached and self._engine.seeker.wants_batches:
+        if self._engine.attached and self._engine.wants_batches:
             self._window.add(batch, batch_idx)
         self._engine.begin_batch(announced=pl_module.automatic_optimization)
 
@@ -272,6 +274,7 @@ class GradWatch(Seen, Callback):
                 batch_idx=self._batch_idx,
                 epoch=trainer.current_epoch,
                 replay=lambda: replay_of(trainer, pl_module, self._window),
+                kept=lambda: tuple(self._window.kept),
             ),
             may_change=self._others_may_clip,
         )

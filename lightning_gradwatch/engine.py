@@ -8,6 +8,7 @@ these calls, in this order for each optimizer step:
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_gradwatch.action_record import ActionRecord
+from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.audience import Audience
 from lightning_gradwatch.culprit.seeker import Seeker
@@ -65,6 +67,8 @@ class Engine:
         self.audience = Audience(reporters, self.guard)
         self.run = RunInfo()
         self._probe: Probe | None = None
+        self._module: nn.Module | None = None
+        self._divided: torch.optim.Optimizer | None = None
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hands = Hands()
@@ -87,6 +91,16 @@ class Engine:
         for part in (*self.detectors, *self.actions):
             if hasattr(part, "reset"):
                 self.guard.call(part, part.reset, default=None)
+
+    @property
+    def wants_batches(self) -> bool:
+        """Whether the batches of a step have to be kept until it is made."""
+        return self.seeker.wants_batches or self.actions_want_batches
+
+    @property
+    def actions_want_batches(self) -> bool:
+        """Whether an action has a use for them."""
+        return any(getattr(action, "wants_batches", False) for action in self.actions)
 
     @property
     def attached(self) -> bool:
@@ -122,13 +136,16 @@ class Engine:
         ]
         probe = Probe(self.settings, lambda error: self.guard.disable("a module hook", error))
         probe.attach(module)
-        self._probe = probe
+        self._probe, self._module = probe, module
         facts = self.guard.call(
             "reading the model's facts", read_facts, module, optimizers, probe.host,
             default=ModelFacts(),
         )  # fmt: skip
         if not self._counts:  # a resumed run keeps the facts of its first beginning
             self.diagnosis.facts = facts
+        for action in self.actions:
+            if hasattr(action, "prepare"):
+                self.guard.call(action, action.prepare, self._trained(), default=None)
         self.audience.start(run)
         if not facts.parameters:
             self.audience.findings(self.diagnosis.observe([_nothing_to_watch()], 0))
@@ -143,6 +160,8 @@ class Engine:
         for handle in self._handles:
             handle.remove()
         self._handles, self._optimizers, self._hands = [], [], Hands()
+        self._module = None
+        self._take_back()
         self.guard.call("detaching", probe.detach, default=None)
         report = self.guard.call("the report", self.report, default=None)
         if report is not None:
@@ -216,6 +235,7 @@ class Engine:
         probe = self._probe
         if probe is None:
             return
+        self._take_back()
         count = self._counts.get(context.index, 0)
         self._counts[context.index] = count + 1
         recorded = count % self.settings.every_n_steps == 0
@@ -227,6 +247,7 @@ class Engine:
             read = self.guard.call(probe, probe.read, context, default=None)
             findings: list[Finding] = []
             training: Training | None = None
+            loss = math.nan
             if read is not None:
                 sample, aftermath = read
                 self._epochs = sample.epoch + 1
@@ -235,18 +256,18 @@ class Engine:
                 if recorded:
                     self.guard.call(self.history, self.history.append, sample, default=None)
                     self._held = sample
-                findings = self._detect(sample, context)
+                findings, loss = self._detect(sample, context), sample.loss
                 self._latest[sample.optimizer] = sample
             if self.actions:
                 # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
-                findings = self._agree(findings, context.step)
+                findings, loss = self._agree(findings, loss, context.step)
             if read is not None:
-                training = self._act(context, sample, findings)
+                training = self._act(context, sample, findings, loss, last=not may_change)
             if training is not None:
                 self.guard.call(
                     probe,
                     probe.watch_step,
-                    updates=updates,
+                    updates=updates and not training.skipped,
                     may_change=may_change,
                     clipped_norm=math.nan if training.skipped else training.global_norm,
                     default=None,
@@ -285,18 +306,30 @@ class Engine:
         probe.disarm_flow()  # its hooks are not for the replay
         return self.seeker.seek(found, context.replay, context.batch_idx, self.history)
 
-    def _agree(self, findings: list[Finding], step: int) -> list[Finding]:
-        """Add what only other ranks found: a loss, unlike a gradient, is each rank's own."""
+    def _agree(
+        self, findings: list[Finding], loss: float, step: int
+    ) -> tuple[list[Finding], float]:
+        """Add what only other ranks found, and return the mean of all ranks' losses.
+
+        A loss, unlike a gradient, is each rank's own.
+        """
         codes = sorted({*CODES, *(c for a in self.actions for c in getattr(a, "on", ()))})
         here = {finding.code for finding in findings}
-        anywhere = self._hands.agree([code in here for code in codes])
+        *anywhere, total = self._hands.add([*(float(code in here) for code in codes), loss])
         return findings + [
             Finding(code, Severity.WARNING, (), step, step, summary="found on another rank")
             for code, found in zip(codes, anywhere, strict=True)
             if found and code not in here
-        ]
+        ], total / self._hands.ranks
 
-    def _act(self, context: StepContext, sample: Sample, findings: list[Finding]) -> Training:
+    def _act(
+        self,
+        context: StepContext,
+        sample: Sample,
+        findings: list[Finding],
+        loss: float,
+        last: bool,
+    ) -> Training:
         probe = self._probe
         assert probe is not None
         training = Training(
@@ -306,18 +339,46 @@ class Engine:
             schedulers=self._hands.schedulers,
             scaler=context.scaler,
             stop=self._hands.stop,
-            agree=lambda decision: self._hands.agree([decision])[0],
+            agree=self._hands.agree,
+            loss=loss,
+            trained=self._trained(context.scaler),
+            batches=context.kept,
+            folder=self._hands.folder,
+            rank=self._hands.rank,
+            last=last,
         )
         for action in self.actions:
             record = self.guard.call(action, action.apply, findings, training, default=None)
             if record is not None:
                 self.records.append(record)
                 self.audience.action(record)
+        if self.guard.call("the actions", training.finish, default=False):
+            self._divided = context.optimizer
         return training
+
+    def _trained(self, scaler: Any = None) -> Trained | None:
+        if self._module is None:
+            return None
+        return Trained(self._module, self._optimizers, scaler, self._remember, self._recall)
+
+    def _remember(self) -> str:
+        return json.dumps(save_parts(self.detectors, self.guard))
+
+    def _recall(self, memory: str) -> None:
+        """Let the detectors go on from where they were: what came since has been undone."""
+        load_parts(self.detectors, json.loads(memory), self.guard)
+        self._update_due = None
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Post hook of the optimizer: it really stepped (not so under an AMP overflow)."""
+        self._take_back()
         self.after_step()
+
+    def _take_back(self) -> None:
+        """Remove what `Training.finish` has left with an optimizer: it is for one step."""
+        if self._divided is not None:
+            vars(self._divided).pop("grad_scale", None)
+            self._divided = None
 
     def after_step(self) -> None:
         """The step was made: measure what it did."""
@@ -390,6 +451,8 @@ class Engine:
         """Copies and pickles are detached: what is being watched stays with the original."""
         live: dict[str, Any] = {
             "_probe": None,
+            "_module": None,
+            "_divided": None,
             "_handles": [],
             "_optimizers": [],
             "_hands": Hands(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 def _nothing(reason: str) -> None:
@@ -17,9 +18,19 @@ class Hands:
     Attributes:
         schedulers: Returns the learning rate schedulers in use.
         stop: Ends training after the current step, given the reason.
-        agree: Which of several yes-or-no questions any rank answers with yes; a collective.
+        add: Adds up each of several numbers over all ranks; a collective.
+        ranks: How many there are.
+        rank: Which one this is.
+        folder: Where actions may write files, the same on every rank; None: nowhere.
     """
 
     schedulers: Callable[[], Iterable[object]] = tuple
     stop: Callable[[str], None] = _nothing
-    agree: Callable[[list[bool]], list[bool]] = list
+    add: Callable[[list[float]], list[float]] = list
+    ranks: int = 1
+    rank: int = 0
+    folder: Path | None = None
+
+    def agree(self, decision: bool) -> bool:
+        """Return whether any rank decides so."""
+        return self.add([float(decision)])[0] > 0

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lightning_gradwatch.errors import GradWatchWarning
+from lightning_gradwatch.errors import ConfigurationError, GradWatchWarning
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
@@ -66,7 +66,11 @@ class TrainerView:
         kind = type(self._module)
         return any(
             _is_users(getattr(kind, name, None))
-            for name in ("configure_gradient_clipping", "on_before_optimizer_step")
+            for name in (
+                "configure_gradient_clipping",
+                "on_before_optimizer_step",
+                "optimizer_step",
+            )
         ) or any(
             _is_users(getattr(type(callback), "on_before_optimizer_step", None))
             for callback in self._trainer.callbacks
@@ -76,25 +80,36 @@ class TrainerView:
         """Interval of logging, in steps."""
         return int(settings.log_every_n_steps or self._trainer.log_every_n_steps or 50)
 
-    def hands(self) -> Hands:
-        """How actions reach this Trainer."""
+    def hands(self, run: RunInfo, files: bool = False) -> Hands:
+        """How actions reach this Trainer.
+
+        Args:
+            run: What the reporters are told, on rank zero.
+            files: Actions write files: let every rank know where to. A collective.
+        """
         trainer = self._trainer
+        folder = None if run.recording_dir is None else run.recording_dir / "batches"
+        if files and trainer.world_size > 1:
+            folder = trainer.strategy.broadcast(folder)
 
         def stop(reason: str) -> None:
             if trainer.is_global_zero and not trainer.should_stop:
                 _log.warning("GradWatch ends training: %s", reason)
             trainer.should_stop = True
 
-        def agree(answers: list[bool]) -> list[bool]:
+        def add(numbers: list[float]) -> list[float]:
             if trainer.world_size == 1:
-                return answers
-            votes = torch.tensor(answers, dtype=torch.float32, device=trainer.strategy.root_device)
-            return [bool(v > 0) for v in trainer.strategy.reduce(votes, reduce_op="sum").tolist()]
+                return numbers
+            here = torch.tensor(numbers, dtype=torch.float32, device=trainer.strategy.root_device)
+            return [float(v) for v in trainer.strategy.reduce(here, reduce_op="sum").tolist()]
 
         return Hands(
             schedulers=lambda: [config.scheduler for config in trainer.lr_scheduler_configs],
             stop=stop,
-            agree=agree,
+            add=add,
+            ranks=trainer.world_size,
+            rank=trainer.global_rank,
+            folder=folder,
         )
 
     def run_info(self, settings: Settings, config: Mapping[str, Any]) -> RunInfo:
@@ -125,6 +140,19 @@ class TrainerView:
             },
             show_progress=trainer.progress_bar_callback is not None,
         )
+
+    def refuse_actions(self, actions: Sequence[Any]) -> None:
+        """Refuse actions that this strategy gives no access to.
+
+        Raises:
+            ConfigurationError: under DeepSpeed.
+        """
+        if actions and "DeepSpeed" in type(self._trainer.strategy).__name__:
+            from lightning_gradwatch.actions.conflicts import refused_under_deepspeed
+
+            refused = refused_under_deepspeed(actions)
+            if refused:
+                raise ConfigurationError(refused)
 
     def warn_of_actions_without_effect(self, actions: Sequence[Any]) -> None:
         """Say once which actions cannot do anything in this run."""

@@ -15,13 +15,19 @@ def check_parts(
 
     Raises:
         TypeError: one of them is not a sequence, is a class, or lacks the method it is called by.
+        ValueError: actions that cannot work together.
     """
     from lightning_gradwatch.detectors import default_detectors
     from lightning_gradwatch.reporters import default_reporters
 
+    acting = _check("actions", actions, ("apply",))
+    if acting:
+        from lightning_gradwatch.actions.conflicts import check_together
+
+        check_together(acting)
     return (
         _check("detectors", default_detectors() if detectors is None else detectors, ("update",)),
-        _check("actions", actions, ("apply",)),
+        acting,
         _check(
             "reporters",
             default_reporters() if reporters is None else reporters,

@@ -109,11 +109,12 @@ class GradientWatcher(Seen):
 
     def __enter__(self) -> GradientWatcher:
         settings = self._engine.settings
+        place = Path(settings.record) if isinstance(settings.record, str) else None
         self._engine.start(
             self._model,
             self._optimizers,
             RunInfo(
-                recording_dir=Path(settings.record) if isinstance(settings.record, str) else None,
+                recording_dir=place,
                 log_every_n_steps=self._log_every,
                 config=settings.to_dict(),
                 environment={
@@ -124,7 +125,11 @@ class GradientWatcher(Seen):
                     "optimizers": ", ".join(type(o).__name__ for o in self._optimizers),
                 },
             ),
-            Hands(schedulers=lambda: self._schedulers, stop=self._stop),
+            Hands(
+                schedulers=lambda: self._schedulers,
+                stop=self._stop,
+                folder=None if place is None else place / "batches",
+            ),
         )
         self._engine.begin_batch()
         return self
@@ -152,6 +157,7 @@ class GradientWatcher(Seen):
         optimizer: torch.optim.Optimizer | None = None,
         step: int | None = None,
         replay: Callable[[], torch.Tensor] | None = None,
+        batch: Any = None,
     ) -> None:
         """Read the gradients that the optimizer is about to use, judge them, act on them.
 
@@ -162,6 +168,7 @@ class GradientWatcher(Seen):
             replay: Makes the forward pass of this step once more and returns the loss. Called only
                 where NaN or Inf was found, to name the module that produced it; what it changes in
                 the model is put back. Under DDP, let it call the module inside the wrapper.
+            batch: The batch, for `SaveBatch`.
 
         Raises:
             RuntimeError: called outside the `with` block.
@@ -181,6 +188,7 @@ class GradientWatcher(Seen):
                 scaler=self._scaler,
                 batch_idx=self._step,
                 replay=None if replay is None else lambda: self._replay(replay),
+                kept=lambda: () if batch is None else (Kept(batch, self._step, {}),),
             ),
             may_change=True,
         )

@@ -103,11 +103,11 @@ class OtherRank:
     def __init__(self, step: int) -> None:
         self.step, self.calls = step, 0
 
-    def __call__(self, answers: list[bool]) -> list[bool]:
+    def __call__(self, numbers: list[float]) -> list[float]:
         self.calls += 1
         found = self.calls - 1 == self.step
         return [
-            a or (found and i == sorted(CODES).index("nonfinite")) for i, a in enumerate(answers)
+            n + (found and i == sorted(CODES).index("nonfinite")) for i, n in enumerate(numbers)
         ]
 
 
@@ -117,7 +117,7 @@ def test_ranks_act_together_and_none_waits(broken, monkeypatch):
     sgd = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.1)
     settings = Settings()
     engine = Engine(settings, [], [SkipStep(), DecayLR(on=("nonfinite",), cooldown=9)], [])
-    engine.start(model, [sgd], RunInfo(), Hands(agree=other))
+    engine.start(model, [sgd], RunInfo(), Hands(add=other, ranks=2))
     if broken:
         monkeypatch.setattr(engine._probe, "read", lambda context: 1 / 0)
         with pytest.warns(UserWarning, match="Probe failed"):

@@ -29,6 +29,8 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "spike2": lambda step, steps: 12.0 if step == steps // 4 else 1.0,
     "burst": lambda step, steps: 300.0 if 10 <= step < 13 else 1.0,
     "burst2": lambda step, steps: 1000.0 if step == 25 else 1.0,
+    "jolt": lambda step, steps: 100.0 if steps // 2 <= step < steps // 2 + 3 else 1.0,
+    "kick": lambda step, steps: 1000.0 if step == 2 * steps // 5 else 1.0,
     "growing": lambda step, steps: 1.06**step,
     "restarts": lambda step, steps: 0.5 * (1 + math.cos(math.pi * (3 * step / steps % 1))),
     "cyclic": lambda step, steps: 1.0 + 19.0 * (1 - abs(6 * step / steps % 2 - 1)),

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,8 +49,20 @@ class Batches:
             yield self.x[rows], self.y[rows]
 
 
-def fit(config: Config, *callbacks: Any) -> Learner:
-    """Train by a Trainer that leaves nothing behind, and return the model."""
+def fit(
+    config: Config,
+    *callbacks: Any,
+    wrap: Callable[[Batches], Iterable[tuple[Tensor, Tensor]]] = lambda batches: batches,
+    **trainer: Any,
+) -> Learner:
+    """Train by a Trainer that leaves nothing behind, and return the model.
+
+    Args:
+        config: The run.
+        *callbacks: Of the Trainer.
+        wrap: Makes of the loader the one that is trained on.
+        **trainer: Further settings of the Trainer.
+    """
     _be_quiet()
     model = make_model(config)
     torch.manual_seed(config.seed + 2)
@@ -74,7 +86,8 @@ def fit(config: Config, *callbacks: Any) -> Learner:
 
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
         settings["plugins"] = [MixedPrecision("16-mixed", "cpu", scaler)]
-    pl.Trainer(**settings).fit(model, Batches(*spoil(model.task, config.fault), config))
+    batches = Batches(*spoil(model.task, config.fault), config)
+    pl.Trainer(**settings | trainer).fit(model, wrap(batches))
     return model
 
 

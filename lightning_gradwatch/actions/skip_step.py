@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_gradwatch.action_record import ActionRecord
+from lightning_gradwatch.actions.kept_buffers import KeptBuffers
+from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.actions.training import Training
-from lightning_gradwatch.actions.trigger import Trigger
+from lightning_gradwatch.actions.trigger import Trigger, in_words
 from lightning_gradwatch.errors import check_codes, check_int
 from lightning_gradwatch.finding import Finding
 
@@ -16,12 +18,14 @@ class SkipStep:
     """Leaves weights, moments, step counters and weight decay untouched for a step with a finding.
 
     One NaN in a gradient turns every weight it reaches into NaN, and the moments of Adam with it,
-    for ever. Skipped, the run goes on with the next batch as if this one had not been drawn. The
-    learning rate schedule and `global_step` advance all the same, as they do under AMP.
+    for ever. Skipped, the run goes on with the next batch as if this one had not been drawn; the
+    buffers that its forward pass changed (running statistics of BatchNorm) are put back as well.
+    The learning rate schedule and `global_step` advance all the same, as they do under AMP.
 
     Skipping for ever would hide a dead run: the `max_consecutive`-th skip in a row also ends
     training, with the reason, and with the last good weights in place. Overflows under a gradient
-    scaler are the scaler's own business and are neither skipped nor counted.
+    scaler are the scaler's own business and are neither skipped nor counted; but where the loss
+    itself is not finite, buffers are put back.
 
     Args:
         on: Finding codes that skip the step.
@@ -42,22 +46,44 @@ class SkipStep:
         self.max_consecutive = check_int("max_consecutive", max_consecutive, at_least=1)
         self._trigger = Trigger(self.on)
         self._in_a_row: dict[int, int] = {}
+        self._buffers: KeptBuffers | None = None
+
+    def prepare(self, trained: Trained) -> None:
+        """Keep the buffers as they are before the first batch."""
+        self._buffers = KeptBuffers(trained.module)
 
     def apply(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
         """Skip this step if one of the codes was found on any rank."""
         why = self._trigger(findings, training)
         optimizer = training.sample.optimizer
+        if training.sample.amp_overflow:
+            return self._mend(findings, training)
         if why is None:
-            if not training.sample.amp_overflow:
-                self._in_a_row.pop(optimizer, None)
+            self._in_a_row.pop(optimizer, None)
+            if self._buffers is not None and not training.skipped:
+                self._buffers.keep()
             return None
         before = training.global_norm
         training.skip_step()
+        if self._buffers is not None:
+            self._buffers.put_back()
         count = self._in_a_row[optimizer] = self._in_a_row.get(optimizer, 0) + 1
         if count >= self.max_consecutive:
             why = f"{why}; {count} steps skipped in a row (max_consecutive): training stops"
             training.stop(f"SkipStep: {why}")
         return ActionRecord(type(self).__name__, training.step, why, before, 0.0)
+
+    def _mend(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
+        """Put the buffers back after a step that the scaler skips, if it was no mere overflow."""
+        found = [f for f in findings if f.code in self.on]
+        if not found or self._buffers is None or not self._buffers.put_back():
+            return None
+        why = f"{in_words(found[0])} The scaler skips the step; buffers are put back"
+        return ActionRecord(type(self).__name__, training.step, why)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies have no module to keep buffers of, until their own fit begins."""
+        return self.__dict__ | {"_buffers": None}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the skips in a row, by index of the optimizer."""
@@ -70,6 +96,7 @@ class SkipStep:
     def reset(self) -> None:
         """Forget the skips in a row."""
         self._in_a_row.clear()
+        self._buffers = None
 
     def __repr__(self) -> str:
         return f"SkipStep(on={self.on}, max_consecutive={self.max_consecutive})"

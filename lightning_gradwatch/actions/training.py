@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -16,6 +18,9 @@ from lightning_gradwatch.actions.learning_rate import (
     learning_rates,
     scale_learning_rates,
 )
+from lightning_gradwatch.actions.snapshot import Trained
+from lightning_gradwatch.actions.unitwise import Clipped, apply_factors, excess
+from lightning_gradwatch.culprit.batches import Kept
 from lightning_gradwatch.probe.scaler import gradients_are_scaled
 from lightning_gradwatch.sample import Sample
 
@@ -39,10 +44,22 @@ class Training:
         stop: Ends training after this step, given the reason. Must be called on every rank.
         agree: Reduces a decision over ranks with a logical OR. A collective: every rank must make
             the same calls at every step.
+        loss: Mean of the losses of all ranks; None: that of the sample.
+        trained: All that training changes, so that it can be kept and put back.
+        batches: Returns the (micro-)batches of this step, as far as they were kept.
+        folder: Where actions may write files; None: nowhere.
+        rank: Index of this process.
+        last: Nobody changes or reads the gradients between the actions and the step: a fused
+            optimizer may scale them in passing.
 
     Attributes:
         sample: The measurement of this step.
         optimizer: The optimizer that is about to step.
+        loss: Mean of the losses of all ranks, the same on each; NaN if it is not known.
+        trained: All that training changes; None if nobody told.
+        batches: Returns the (micro-)batches of this step, as far as they were kept.
+        folder: Where actions may write files; None: nowhere.
+        rank: Index of this process.
         global_norm: Norm of all gradients as they are now, of the sample's `norm_type`; 0 after
             the step was skipped.
         touched: Whether the gradients are no longer those that the backward pass left.
@@ -72,9 +89,22 @@ class Training:
         scaler: Any = None,
         stop: Callable[[str], None] = lambda reason: None,
         agree: Callable[[bool], bool] = bool,
+        loss: float | None = None,
+        trained: Trained | None = None,
+        batches: Callable[[], Sequence[Kept]] = tuple,
+        folder: Path | None = None,
+        rank: int = 0,
+        last: bool = False,
     ) -> None:
         self.sample = sample
         self.optimizer = optimizer
+        self.loss = sample.loss if loss is None else loss
+        self.trained = trained
+        self.batches = batches
+        self.folder = folder
+        self.rank = rank
+        self._last = last
+        self._divisor = 1.0
         self.global_norm = sample.global_norm
         self.touched = False
         self.skipped = False
@@ -92,7 +122,16 @@ class Training:
 
     def named_gradients(self) -> list[tuple[str, nn.Parameter]]:
         """Return `(name, parameter)` for every parameter this step would move."""
-        return [] if self.skipped else list(self._gradients())
+        return [] if self.skipped else self._settled()
+
+    def norm(self, norm_type: float = 2.0) -> float | None:
+        """Return the norm of all gradients as they are now; None if there is nothing to clip.
+
+        That of the sample's `norm_type` is known; another one costs a pass over the gradients.
+        """
+        if self._untouchable:
+            return None
+        return self.global_norm if norm_type == self.sample.norm_type else self._measured(norm_type)
 
     def clip_grad_norm(self, max_norm: float, norm_type: float = 2.0) -> Change | None:
         """Scale all gradients together so that their norm is at most `max_norm`.
@@ -108,15 +147,16 @@ class Training:
         Returns:
             The norm before and after; None if nothing had to be done.
         """
-        if self._untouchable:
+        norm = self.norm(norm_type)
+        if norm is None or not math.isfinite(norm) or norm <= max_norm:
             return None
+        if self._optimizer_divides(norm / max_norm):
+            self._divisor *= norm / max_norm
+            self.touched = True
+        else:
+            change.multiply(self._unscaled(), max_norm / norm)
         same = norm_type == self.sample.norm_type
-        norm = self.global_norm if same else self._measured(norm_type)
-        if not math.isfinite(norm) or norm <= max_norm:
-            return None
-        factor = max_norm / norm
-        change.multiply(self._unscaled(), factor)
-        self.global_norm = max_norm if same else self.global_norm * factor
+        self.global_norm = max_norm if same else self.global_norm * (max_norm / norm)
         return Change(norm, max_norm)
 
     def clip_grad_value(self, value: float) -> Change | None:
@@ -131,7 +171,7 @@ class Training:
         # No element exceeds the p-norm, so a small norm (with room for its rounding) settles it.
         if self._untouchable or self.global_norm <= value * (1 - 1e-5):
             return None
-        parameters = [parameter for _, parameter in self._gradients()]
+        parameters = [parameter for _, parameter in self._settled()]
         scale = self._loss_scale()
         tops = [top / scale for top in change.largest(parameters)]
         above = [p for p, top in zip(parameters, tops, strict=True) if top > value]
@@ -141,6 +181,31 @@ class Training:
         change.clamp(above, value)
         self.global_norm = change.norm_of(parameters, self.sample.norm_type)
         return Change(max(tops), value)
+
+    def clip_units(
+        self, clip_factor: float, eps: float, wanted: Callable[[str], bool]
+    ) -> Clipped | None:
+        """Limit the gradient of each unit to `clip_factor` times the norm of its weights.
+
+        Args:
+            clip_factor: Largest gradient norm over weight norm, > 0.
+            eps: Least weight norm reckoned with.
+            wanted: Whether a parameter, by its name, is to be clipped.
+
+        Returns:
+            What was clipped; None if nothing had to be.
+        """
+        if self._untouchable:
+            return None
+        parameters = [p for name, p in self._settled() if wanted(name)]
+        clipped, factors = excess(parameters, clip_factor, eps, self._loss_scale())
+        if not clipped.units:
+            return None
+        everything = self._unscaled()
+        for i in clipped.parameters:
+            apply_factors(parameters[i], factors[i])
+        self.global_norm = change.norm_of(everything, self.sample.norm_type)
+        return clipped
 
     def scale_lr(self, factor: float, min_lr: float = 0.0) -> Change | None:
         """Multiply the learning rates of this optimizer by `factor`, for this step and for good.
@@ -157,7 +222,7 @@ class Training:
             The learning rate of the first parameter group that changed, before and after; None
             if every group is at `min_lr` already.
         """
-        if self.sample.amp_overflow or self.optimizer is None:
+        if self.optimizer is None:
             return None
         return scale_learning_rates(self.optimizer, self._schedulers(), factor, min_lr)
 
@@ -175,6 +240,7 @@ class Training:
         Gradients become None, never zero: with a zero gradient momentum, Adam and weight decay
         still move the weights. Every rank must skip together (see `agree`).
         """
+        self._divisor = 1.0
         # A scaler raises on a step for which it has never seen a gradient.
         for parameter in self._unscaled():
             parameter.grad = None
@@ -193,6 +259,38 @@ class Training:
         """
         return self._agree(decision)
 
+    def finish(self) -> bool:
+        """Leave to the optimizer what it can do in passing; after the last action.
+
+        Returns:
+            Whether its attribute `grad_scale` was set, which is to be removed after the step.
+        """
+        if self._divisor == 1.0 or self.optimizer is None:
+            return False
+        device = next((p.device for _, p in self._gradients()), None)
+        vars(self.optimizer)["grad_scale"] = torch.tensor(self._divisor, device=device)
+        return True
+
+    def _optimizer_divides(self, divisor: float) -> bool:
+        """Whether the step itself can divide the gradients, which saves reading them once more.
+
+        Fused kernels do so for a gradient scaler, by an attribute of the optimizer. Under a scaler
+        it is not ours to set.
+        """
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
+        fused = bool(groups) and all(group.get("fused") for group in groups)
+        # All numbers have to fit into float32.
+        fits = self._divisor * divisor < 1e30
+        return self._last and self._scaler is None and fused and fits
+
+    def _settled(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the gradients after all, with what was left to the optimizer done here."""
+        found = list(self._gradients())
+        if self._divisor != 1.0:
+            change.multiply([parameter for _, parameter in found], 1.0 / self._divisor)
+            self._divisor = 1.0
+        return found
+
     @property
     def _untouchable(self) -> bool:
         """No gradients, or a scaler that found Inf: it will skip the step and lower its scale."""
@@ -205,7 +303,7 @@ class Training:
         return float(self._scaler.get_scale())
 
     def _measured(self, norm_type: float) -> float:
-        parameters = [parameter for _, parameter in self._gradients()]
+        parameters = [parameter for _, parameter in self._settled()]
         return change.norm_of(parameters, norm_type) / self._loss_scale()
 
     def _unscaled(self) -> list[nn.Parameter]:

@@ -31,10 +31,11 @@ class Trigger:
             return None
         matching = [f for f in findings if f.code in self.codes]
         found = max(matching, key=lambda f: f.severity, default=None)
-        return None if found is None else _in_words(found)
+        return None if found is None else in_words(found)
 
 
-def _in_words(finding: Finding) -> str:
+def in_words(finding: Finding) -> str:
+    """Return what a record says of a finding."""
     if finding.summary:
         return f"{finding.code}: {finding.summary}"
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())

@@ -39,13 +39,18 @@ class Kept:
         kept = copy.copy(batch) if type(batch) in (list, dict) else batch
         return cls(kept, index, random_states(), _versions(kept))
 
+    @property
+    def was_changed(self) -> bool:
+        """Whether someone has written to the batch since."""
+        return self.versions != _versions(self.batch)
+
     def fresh(self) -> Any:
         """Return a copy that a replay may change.
 
         Raises:
             ValueError: the batch was changed in place since, or cannot be copied.
         """
-        if self.versions != _versions(self.batch):
+        if self.was_changed:
             raise ValueError("training_step changed the batch in place")
         try:
             return copy.deepcopy(self.batch)

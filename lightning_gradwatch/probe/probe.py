@@ -32,6 +32,7 @@ from lightning_gradwatch.sample import Floats, Flow, Sample, TimeProfile, Update
 from lightning_gradwatch.settings import Settings
 
 if TYPE_CHECKING:
+    from lightning_gradwatch.culprit.batches import Kept
     from lightning_gradwatch.culprit.find import Replay
 
 
@@ -49,6 +50,7 @@ class StepContext:
         batch_idx: Index of the batch.
         epoch: Index of the epoch.
         replay: Returns how to make the step's forward pass again; None: nobody knows.
+        kept: Returns the (micro-)batches of the step, as far as they were kept.
     """
 
     step: int
@@ -60,6 +62,7 @@ class StepContext:
     batch_idx: int = 0
     epoch: int = 0
     replay: Callable[[], Replay] | None = None
+    kept: Callable[[], Sequence[Kept]] = tuple
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradwatch.actions import Training
+from lightning_gradwatch.actions.snapshot import Trained
+from lightning_gradwatch.culprit.batches import Kept
 from lightning_gradwatch.finding import Finding, Severity
 from lightning_gradwatch.testing import make_sample
 
@@ -70,6 +73,7 @@ def training_for(
     ranks: Ranks | None = None,
     norm: float | None = None,
     index: int = 0,
+    batches: Sequence[Kept] = (),
     **sample: Any,
 ) -> Training:
     """Build the handle as the engine does, with the true norm of the gradients in the sample."""
@@ -87,7 +91,28 @@ def training_for(
         scaler=scaler,
         stop=stopped.append if stopped is not None else lambda reason: None,
         agree=ranks or bool,
+        batches=lambda: batches or [Kept.of(torch.ones(2), 0)],
+        trained=Trained(nn.ParameterList(parameters), [] if optimizer is None else [optimizer]),
     )
+
+
+def through_checkpoint(state: Any) -> Any:
+    """Save and load a state as Lightning does, which takes plain types and tensors only."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal, tensors bit for bit."""
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b or (a != a and b != b))
 
 
 def finding(code: str, step: int = 0, **fields: Any) -> Finding:

@@ -146,7 +146,7 @@ def fit(
     kind: type[Net] = Net,
     make: Callable[..., Any] = sgd,
     schedule: Callable[..., Any] | None = None,
-    detectors: Sequence[Any] = (),
+    detectors: Sequence[Any] | None = (),
     sick: Sequence[int] = (),
     batches: int = 8,
     ckpt_path: str | None = None,

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from torch import nn, optim
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions import SkipStep
-from tests.actions.steps import EXPLODING, NONFINITE, finding, training_for
+from tests.actions.steps import EXPLODING, NONFINITE, finding, same, training_for
+from tests.actions.test_in_trainer import Net, fit, scaler
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], optim.Optimizer]] = {
     "SGD": partial(optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1),
@@ -47,16 +49,6 @@ def gradients(parameters: list[nn.Parameter], step: int) -> None:
 
 def snapshot(parameters: list[nn.Parameter], optimizer: optim.Optimizer) -> Any:
     return copy.deepcopy(([p.detach() for p in parameters], optimizer.state_dict()["state"]))
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, 1e4])
@@ -176,3 +168,50 @@ def test_wrong_arguments_are_refused(
 ) -> None:
     with pytest.raises(error, match=shown):
         SkipStep(**arguments)
+
+
+class Normed(Net):
+    """BatchNorm, and a buffer of the module's own that counts batches."""
+
+    def __init__(self, make: Any, schedule: Any = None) -> None:
+        super().__init__(make, schedule)
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+        self.register_buffer("seen", torch.zeros(1), persistent=False)
+        self.register_buffer("fixed", torch.arange(3))
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> Any:
+        self.seen += batch.sum()
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("sick", [0, 3])
+def test_buffers_are_as_if_the_batch_had_not_been_drawn(
+    tmp_path: Path, sick: int, amp: bool
+) -> None:
+    def run(**more: Any) -> Any:
+        plugins = [scaler()] if amp else []
+        return fit(tmp_path, [SkipStep()], kind=Normed, detectors=None, plugins=plugins, **more)
+
+    _, watch, _, model = run(sick=[sick], make=lambda p: optim.SGD(p, lr=1e-12))
+    _, _, _, untroubled = run(make=lambda p: optim.SGD(p, lr=1e-12))
+    assert [r.step for r in watch.actions_taken] == [sick]
+    assert all(torch.isfinite(t).all() for t in (*model.state_dict().values(), model.seen))
+    assert model.net[1].num_batches_tracked == untroubled.net[1].num_batches_tracked - 1
+    if amp:
+        assert watch.actions_taken[0].reason.endswith("buffers are put back")
+
+
+def test_of_an_accumulation_window_all_batches_are_undone(tmp_path: Path) -> None:
+    _, watch, _, model = fit(
+        tmp_path, [SkipStep()], kind=Normed, detectors=None, sick=[3], accumulate_grad_batches=2
+    )
+    assert [r.step for r in watch.actions_taken] == [1]
+    assert model.net[1].num_batches_tracked == 6
+
+
+def test_a_healthy_run_with_buffers_is_bit_identical(tmp_path: Path) -> None:
+    make = partial(optim.Adam, lr=0.001)
+    _, _, _, ours = fit(tmp_path, [SkipStep()], kind=Normed, detectors=None, make=make)
+    _, _, _, plain = fit(tmp_path, [], kind=Normed, watch=False, make=make)
+    assert same(ours.state_dict(), plain.state_dict())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-import json
 import math
 import pickle
 import pkgutil
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,14 +20,27 @@ import lightning_gradwatch.actions as package
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions import Action, StatefulAction
 from lightning_gradwatch.finding import Finding
-from tests.actions.steps import EXPLODING, NONFINITE, Ranks, training_for
+from tests.actions.steps import (
+    EXPLODING,
+    NONFINITE,
+    Ranks,
+    same,
+    through_checkpoint,
+    training_for,
+)
 
+FOLDER = tempfile.TemporaryDirectory()
 MAKE: dict[str, Callable[..., Any]] = {
+    "AdaptiveClip": lambda: package.AdaptiveClip(1e3, exclude=()),
+    "AutoClip": lambda: package.AutoClip(50, history=4),
     "ClipGradNorm": lambda: package.ClipGradNorm(1e3),
     "ClipGradValue": lambda: package.ClipGradValue(1e3),
     "DecayLR": lambda **a: package.DecayLR(cooldown=2, **a),
+    "Rollback": lambda **a: package.Rollback(every_n_steps=2, max_times=2, **a),
+    "SaveBatch": lambda **a: package.SaveBatch(folder=FOLDER.name, **a),
     "SkipStep": lambda **a: package.SkipStep(max_consecutive=3, **a),
     "StopTraining": lambda **a: package.StopTraining(**a),
+    "ZClip": lambda: package.ZClip(z_threshold=1e3, warmup_steps=2),
 }
 EVERY = pytest.mark.parametrize("name", MAKE)
 SICKNESS = (EXPLODING, NONFINITE, [], NONFINITE, EXPLODING, [], [], NONFINITE, NONFINITE)
@@ -45,7 +58,10 @@ def public_actions() -> dict[str, type]:
 
 
 def train(action: Any, batches: Sequence[Sequence[Finding]], scale: float = 1.0) -> Any:
-    """A small run in which the action sees a finding at some steps; returns its whole end."""
+    """A small run in which the action sees a finding at some steps; returns its whole end.
+
+    From step 3 on the loss is `scale` times as large.
+    """
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     adam = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -53,7 +69,8 @@ def train(action: Any, batches: Sequence[Sequence[Finding]], scale: float = 1.0)
     records = []
     for step, found in enumerate(batches):
         adam.zero_grad()
-        (model(torch.randn(16, 4)).square().mean() * scale).backward()
+        factor = scale if step >= 3 else 1.0
+        (model(torch.randn(16, 4)).square().mean() * factor).backward()
         if action is not None:
             training = training_for(adam, step=step, schedulers=[scheduler])
             records.append(action.apply(found, training))
@@ -66,7 +83,8 @@ def train(action: Any, batches: Sequence[Sequence[Finding]], scale: float = 1.0)
 def test_every_action_is_listed_and_tried_here() -> None:
     protocols = {"Action", "StatefulAction"}
     assert set(public_actions()) - protocols == set(MAKE)
-    assert set(MAKE) | protocols | {"Training"} == set(package.__all__)
+    others = {"SavedBatch", "Training", "load_batch", "rescue"}
+    assert set(MAKE) | protocols | others == set(package.__all__)
 
 
 @EVERY
@@ -83,6 +101,8 @@ def test_nonfinite_gradients_do_not_break_it(name: str) -> None:
 @EVERY
 @pytest.mark.parametrize("present", [True, False])
 def test_a_healthy_run_is_bit_identical_to_one_without_it(name: str, present: bool) -> None:
+    if name == "AutoClip":
+        pytest.skip("it clips every run, as it is meant to")
     # With findings of another code too: only its own may set an action off.
     found = [Finding("my.code", EXPLODING[0].severity, (), 0, 0)] if present else []
     with_it, without = train(MAKE[name](), [found] * 8), train(None, [[]] * 8)
@@ -125,7 +145,7 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(name: str) -> None:
         first, second, run = MAKE[name](), MAKE[name](), begin()
         begun = decisions(first, run, 0, cut)
         if isinstance(first, StatefulAction):
-            second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+            second.load_state_dict(through_checkpoint(first.state_dict()))
         assert begun + decisions(second, run, cut, len(SICKNESS)) == whole
 
 
@@ -138,9 +158,9 @@ def test_state_is_complete_or_absent(name: str) -> None:
     if isinstance(action, StatefulAction):
         fresh = action.state_dict()
         train(action, SICKNESS)
-        assert action.state_dict() != fresh
+        assert not same(action.state_dict(), fresh)
         action.reset()
-        assert action.state_dict() == fresh
+        assert same(action.state_dict(), fresh)
 
 
 @EVERY
@@ -182,7 +202,7 @@ def test_copies_and_pickles(name: str) -> None:
     for copied in (copy.deepcopy(action), pickle.loads(pickle.dumps(action))):
         assert repr(copied) == repr(action)
         if isinstance(action, StatefulAction):
-            assert copied.state_dict() == action.state_dict()
+            assert same(copied.state_dict(), action.state_dict())
 
 
 @EVERY

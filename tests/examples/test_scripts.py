@@ -36,6 +36,7 @@ def run(words, folder):
         ["-m", "examples.rnn"],
         ["examples/classic_failures.py"],
         ["-m", "examples.custom_detector"],
+        ["examples/rescue.py"],
         ["-m", "examples.demo"],
     ],
     ids=" ".join,

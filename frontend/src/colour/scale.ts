@@ -1,0 +1,82 @@
+// From a value to a position on the colour map, -1 to 1.
+import { toNumber, type Series } from "../data/types";
+
+/** Coordinates (log10 where `log`) of both ends of the map and of its reference. */
+export interface Scale {
+  readonly log: boolean;
+  /** Whether values are compared with the median of their own row. */
+  readonly relative: boolean;
+  readonly low: number;
+  readonly middle: number;
+  readonly high: number;
+}
+
+/** Decades to both sides of a row's own median: a hundredth and a hundredfold. */
+const OWN_ARM = 2;
+/** Weights that change by a thousandth of their size at each step learn; far less, and they stand. */
+const UPDATE_REFERENCE = 1e-3;
+/** Least and most decades from the reference to an end, so that noise looks like noise. */
+const LEAST_ARM = 3;
+const MOST_ARM = 10;
+
+/** Returns a value's coordinate; `median` is that of its row. */
+export function coordinate(scale: Scale, value: number, median: number): number {
+  if (!scale.log) return scale.relative ? value - median : value;
+  const place = value > 0 ? Math.log10(value) : -Infinity;
+  if (!scale.relative) return place;
+  // A row that is zero at most steps has no range of its own: all of it is where it always is.
+  if (!(median > 0)) return value > 0 ? OWN_ARM : 0;
+  return place - Math.log10(median);
+}
+
+/** Returns a position; beyond the ends it goes on past -1 and 1, so that the farthest can be found. */
+export function position(scale: Scale, value: number, median: number): number {
+  const offset = coordinate(scale, value, median) - scale.middle;
+  const arm = offset < 0 ? scale.middle - scale.low : scale.high - scale.middle;
+  return arm > 0 ? offset / arm : 0;
+}
+
+/**
+ * Chooses the scale for one series, or for the same series of several runs.
+ *
+ * In the absolute view the reference is the layers next to the loss: there the error signal begins, so
+ * that what lies below has been lost on the way back, and what lies above has been added.
+ */
+export function chooseScale(series: readonly Series[], relative: boolean): Scale {
+  const log = series.every((one) => one.log);
+  if (relative) {
+    const arm = log ? OWN_ARM : 1;
+    return { log, relative, low: -arm, middle: 0, high: arm };
+  }
+  if (!log) return { log, relative, low: 0, middle: 0, high: 1 };
+  const ends = series.flatMap((one) => [toNumber(one.low), toNumber(one.high)]).filter(usable);
+  const middle = Math.log10(reference(series));
+  const low = Math.floor(Math.log10(Math.min(...ends)));
+  const high = Math.ceil(Math.log10(Math.max(...ends)));
+  const clamp = (arm: number): number => Math.min(MOST_ARM, Math.max(LEAST_ARM, arm));
+  return {
+    log,
+    relative,
+    low: middle - clamp(ends.length > 0 ? middle - low : 0),
+    middle,
+    high: middle + clamp(ends.length > 0 ? high - middle : 0),
+  };
+}
+
+function reference(series: readonly Series[]): number {
+  if (series.every((one) => one.name === "update_ratio")) return UPDATE_REFERENCE;
+  const medians = series.flatMap((one) => {
+    const nearLoss = one.rows.slice(-Math.max(1, Math.round(one.rows.length / 4)));
+    const rows = one.name === "weight_norm" ? one.rows : nearLoss;
+    return rows.map((row) => toNumber(row.median)).filter(usable);
+  });
+  if (medians.length === 0) return 1;
+  medians.sort((a, b) => a - b);
+  const middle = medians[medians.length >> 1]!;
+  // A whole decade stays where it is while a run grows.
+  return 10 ** Math.round(Math.log10(middle));
+}
+
+function usable(value: number): boolean {
+  return value > 0 && Number.isFinite(value);
+}

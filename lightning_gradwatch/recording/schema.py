@@ -18,6 +18,7 @@ META = "segment-{:04d}.json"
 STEPS = "segment-{:04d}.steps.npy"
 UPDATES = "segment-{:04d}.updates.npy"
 PROFILES = "segment-{:04d}.profiles.jsonl"
+FLOW = "segment-{:04d}.flow.jsonl"
 EVENTS = "segment-{:04d}.events.jsonl"
 
 

@@ -15,6 +15,9 @@ export default tseslint.config(
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       // An index that a loop has just bounded needs no check; the compiler cannot see it.
       "@typescript-eslint/no-non-null-assertion": "off",
+      "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
+      // uPlot's enums are declared for types only; there is nothing to import.
+      "@typescript-eslint/no-unsafe-enum-assignment": "off",
       // node:test returns promises that its runner awaits itself.
       "@typescript-eslint/no-floating-promises": [
         "error",

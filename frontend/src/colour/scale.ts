@@ -13,10 +13,14 @@ export interface Scale {
 
 /** Decades to both sides of a row's own median: a hundredth and a hundredfold. */
 const OWN_ARM = 2;
-/** Weights that change by a thousandth of their size at each step learn; far less, and they stand. */
-const UPDATE_REFERENCE = 1e-3;
+/**
+ * What is right by itself: weights that change by a thousandth of their size at each step learn; a module
+ * that passes on the error signal as it is has a gain of 1.
+ */
+const REFERENCE: Readonly<Record<string, number>> = { update_ratio: 1e-3, gain: 1 };
 /** Least and most decades from the reference to an end, so that noise looks like noise. */
 const LEAST_ARM = 3;
+const LEAST_GAIN_ARM = 1;
 const MOST_ARM = 10;
 
 /** Returns a value's coordinate; `median` is that of its row. */
@@ -53,7 +57,8 @@ export function chooseScale(series: readonly Series[], relative: boolean): Scale
   const middle = Math.log10(reference(series));
   const low = Math.floor(Math.log10(Math.min(...ends)));
   const high = Math.ceil(Math.log10(Math.max(...ends)));
-  const clamp = (arm: number): number => Math.min(MOST_ARM, Math.max(LEAST_ARM, arm));
+  const least = series.every((one) => one.name === "gain") ? LEAST_GAIN_ARM : LEAST_ARM;
+  const clamp = (arm: number): number => Math.min(MOST_ARM, Math.max(least, arm));
   return {
     log,
     relative,
@@ -64,7 +69,8 @@ export function chooseScale(series: readonly Series[], relative: boolean): Scale
 }
 
 function reference(series: readonly Series[]): number {
-  if (series.every((one) => one.name === "update_ratio")) return UPDATE_REFERENCE;
+  const known = REFERENCE[series[0]?.name ?? ""];
+  if (known !== undefined) return known;
   const medians = series.flatMap((one) => {
     const nearLoss = one.rows.slice(-Math.max(1, Math.round(one.rows.length / 4)));
     const rows = one.name === "weight_norm" ? one.rows : nearLoss;

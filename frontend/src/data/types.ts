@@ -82,8 +82,9 @@ export interface Run {
   readonly run: string;
   readonly version: string;
   readonly steps: number;
-  readonly first_step: number;
-  readonly last_step: number;
+  /** Null in a run without steps. */
+  readonly first_step: number | null;
+  readonly last_step: number | null;
   readonly epochs: number;
   readonly parameters: number;
   readonly elements: number;
@@ -105,8 +106,9 @@ export interface Run {
 export interface Segment {
   readonly number: number;
   readonly started: string;
-  readonly first_step: number;
-  readonly last_step: number;
+  /** Null in a segment without steps. */
+  readonly first_step: number | null;
+  readonly steps: number;
   readonly layers: number;
   readonly problem: string;
 }

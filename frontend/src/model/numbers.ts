@@ -42,7 +42,7 @@ export function powerTicks(low: number, high: number, most: number): readonly nu
 }
 
 /** Returns round steps between two ends, about `most` of them. */
-export function stepTicks(from: number, to: number, most: number): readonly number[] {
+export function stepTicks(from: number, to: number, most: number): number[] {
   const raw = Math.max(1, (to - from) / Math.max(1, most));
   const power = 10 ** Math.floor(Math.log10(raw));
   const every =

@@ -42,18 +42,24 @@ class _Feed:
         self._extend(entries)
         return failed
 
+    def load(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Take in lines that are in memory, all of them at once."""
+        entries = [self._parse(0, line) for line in lines]
+        self._begin(entries)
+        self._extend(entries)
+
     def _scan(self, segments: Sequence[Segment]) -> tuple[list[dict[str, Any]], int]:
         entries, failed = [], 0
         for segment in segments:
             for _, line in getattr(segment, self.kind).scan():
                 try:
                     if segment.keeps(line):
-                        entries.append(self._parse(segment, line))
+                        entries.append(self._parse(segment.number, line))
                 except (KeyError, TypeError, ValueError, AttributeError):
                     failed += 1
         return entries, failed
 
-    def _parse(self, segment: Segment, line: dict[str, Any]) -> dict[str, Any]:
+    def _parse(self, segment: int, line: Mapping[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
     def _fits(self, entries: Sequence[Mapping[str, Any]]) -> bool:
@@ -75,7 +81,7 @@ class ProfileFeed(_Feed):
         super().__init__(run)
         self._lengths: dict[str, int] = {}
 
-    def _parse(self, segment: Segment, line: dict[str, Any]) -> dict[str, Any]:
+    def _parse(self, segment: int, line: Mapping[str, Any]) -> dict[str, Any]:
         norms = numbers(line["grad_norm"])
         return {"step": int(line["step"]), "module": str(line["module"]), "grad_norm": norms}
 
@@ -115,12 +121,12 @@ class FlowFeed(_Feed):
         self._kinds: dict[str, str] = {}
         self._modules: dict[int, list[str]] = {}  # by segment: a line says only what has changed
 
-    def _parse(self, segment: Segment, line: dict[str, Any]) -> dict[str, Any]:
+    def _parse(self, segment: int, line: Mapping[str, Any]) -> dict[str, Any]:
         if "modules" in line:
             names = [str(name) for name in line["modules"]]
-            self._modules[segment.number] = names
+            self._modules[segment] = names
             self._kinds.update(zip(names, map(str, line["kinds"]), strict=True))
-        names = self._modules[segment.number]
+        names = self._modules[segment]
         entry: dict[str, Any] = {"step": int(line["step"]), "modules": names}
         for key in FLOW:
             entry[key] = numbers(line[key])

@@ -1,11 +1,18 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Action, Finding } from "../src/data/types";
+import type { Action, Finding, Run, Series } from "../src/data/types";
 import { arrange, blockOf, chooseLabels } from "../src/map/rows";
 import { formatHash, parseHash } from "../src/model/address";
 import { pressKey, zoom, type Surroundings } from "../src/model/keys";
 import { lineRanges, markersOf } from "../src/model/markers";
-import { formatNumber, formatPower, powerTicks, stepTicks } from "../src/model/numbers";
+import {
+  formatNumber,
+  formatPower,
+  mantissaTicks,
+  powerTicks,
+  stepTicks,
+} from "../src/model/numbers";
+import { rowsFor, seriesFor } from "../src/model/words";
 import { fromParameters, START, toParameters, type ViewState } from "../src/model/state";
 
 const AROUND: Surroundings = {
@@ -13,8 +20,8 @@ const AROUND: Surroundings = {
   last: 1000,
   rows: ["a", "b", "c"],
   findings: [
-    { step: 700, layer: "b" },
-    { step: 20, layer: null },
+    { series: "grad_norm", step: 700, layer: "b" },
+    { series: "zeros", step: 20, layer: null },
   ],
 };
 const press = (state: ViewState, ...keys: string[]): ViewState =>
@@ -37,6 +44,10 @@ describe("numbers", () => {
     assert.deepEqual([0, 1, -3, 12].map(formatPower), ["1", "10", "10⁻³", "10¹²"]);
     assert.deepEqual(powerTicks(-12.5, 4.2, 5), [-12, -8, -4, 0, 4]);
     assert.deepEqual(powerTicks(-1, 1, 5), [-1, 0, 1]);
+    assert.deepEqual(
+      mantissaTicks(-0.8, 0.4).map((tick) => Number((10 ** tick).toPrecision(3))),
+      [0.2, 0.5, 1, 2],
+    );
     assert.deepEqual(stepTicks(0, 2000, 5), [0, 500, 1000, 1500, 2000]);
     assert.deepEqual(stepTicks(3, 7, 10), [3, 4, 5, 6, 7]);
     assert.deepEqual(stepTicks(0, 0, 10), [0]);
@@ -99,7 +110,8 @@ describe("the keyboard", () => {
   it("goes from finding to finding", () => {
     const first = press(START, "n");
     assert.deepEqual([first.finding, first.step, first.layer], [0, 700, "b"]);
-    assert.equal(press(first, "n").finding, 1);
+    const second = press(first, "n");
+    assert.deepEqual([second.finding, second.series], [1, "zeros"]);
     assert.equal(press(first, "n", "n").finding, 0);
     assert.deepEqual(press(first, "Escape"), { ...START, layer: "b" });
   });
@@ -184,10 +196,51 @@ describe("markers", () => {
   });
   it("know the lines of a finding", () => {
     const lines = ["a", "b", "c", "d"];
-    assert.deepEqual(lineRanges(["a", "b", "d", "gone"], lines), [
+    assert.deepEqual(lineRanges(new Set(["a", "b", "d", "gone"]), lines), [
       [0, 2],
       [3, 4],
     ]);
-    assert.deepEqual(lineRanges([], lines), [[0, 4]]);
+    assert.deepEqual(lineRanges(new Set(), lines), []);
+  });
+});
+
+describe("where a finding is seen", () => {
+  const rows = (...names: string[]): Series["rows"] =>
+    names.map((name, layer) => ({
+      name,
+      kind: "",
+      layer: name.includes("relu") ? null : layer,
+      median: 1,
+    }));
+  const series = (name: string, ...names: string[]): Series => ({
+    name,
+    title: name,
+    columns: 1,
+    log: true,
+    low: 1,
+    high: 1,
+    rows: rows(...names),
+  });
+  const run = {
+    layers: [{ name: "conv" }, { name: "rnn" }],
+    series: [
+      series("grad_norm", "conv", "rnn"),
+      series("zeros", "conv", "relu2"),
+      series("time_profile:rnn", "t=0"),
+    ],
+  } as unknown as Run;
+  const finding = (code: string, layers: string[], summary: string, evidence = {}): Finding =>
+    ({ code, layers, summary, evidence }) as unknown as Finding;
+
+  it("is the map of gradients, unless another one says more", () => {
+    assert.equal(seriesFor(finding("exploding", ["conv"], ""), run)!.name, "grad_norm");
+    assert.equal(seriesFor(finding("my.own", ["gone"], ""), run)!.name, "grad_norm");
+    assert.equal(seriesFor(finding("saturated", ["conv"], ""), run)!.name, "grad_norm");
+    const dead = finding("dead_units", ["conv"], "69 % of the units of relu2 are zero.");
+    assert.equal(seriesFor(dead, run)!.name, "zeros");
+    assert.deepEqual([...rowsFor(dead, run.series[1]!, run)], ["relu2"]);
+    assert.deepEqual([...rowsFor(dead, run.series[0]!, run)], ["conv"]);
+    const through = finding("vanishing", ["rnn"], "", { time_steps: 64 });
+    assert.equal(seriesFor({ ...through, layers: ["conv"] }, run)!.name, "grad_norm");
   });
 });

@@ -72,7 +72,9 @@ function reference(series: readonly Series[]): number {
   const known = REFERENCE[series[0]?.name ?? ""];
   if (known !== undefined) return known;
   const medians = series.flatMap((one) => {
-    const nearLoss = one.rows.slice(-Math.max(1, Math.round(one.rows.length / 4)));
+    // In time the signal begins at the last steps; a quarter of them may span many decades.
+    const share = one.name.startsWith("time_profile:") ? 16 : 4;
+    const nearLoss = one.rows.slice(-Math.max(1, Math.round(one.rows.length / share)));
     const rows = one.name === "weight_norm" ? one.rows : nearLoss;
     return rows.map((row) => toNumber(row.median)).filter(usable);
   });

@@ -1,6 +1,13 @@
 // The keyboard: a key and a state give the next state. No page is needed to test it.
 import type { ViewState, Window } from "./state";
 
+/** Where a finding is seen: in which map, from which step on, in which row first. */
+export interface Place {
+  readonly series: string;
+  readonly step: number;
+  readonly layer: string | null;
+}
+
 /** What the keys move in. */
 export interface Surroundings {
   /** First and last recorded step. */
@@ -8,8 +15,8 @@ export interface Surroundings {
   readonly last: number;
   /** Names of the rows from top to bottom. */
   readonly rows: readonly string[];
-  /** First step of each finding, in the order of the diagnosis. */
-  readonly findings: readonly { readonly step: number; readonly layer: string | null }[];
+  /** Where each finding is seen, in the order of the diagnosis. */
+  readonly findings: readonly Place[];
 }
 
 export const HELP: readonly (readonly [string, string])[] = [
@@ -98,7 +105,8 @@ export function showFinding(state: ViewState, around: Surroundings, index: numbe
   const finding = around.findings[index];
   if (finding === undefined) return state;
   const pinned = pin(state, around, finding.step);
-  return { ...pinned, finding: index, layer: finding.layer ?? state.layer };
+  const { series, layer } = finding;
+  return { ...pinned, finding: index, series, layer: layer ?? state.layer };
 }
 
 /** Moves the window so that it shows a step. */

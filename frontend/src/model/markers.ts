@@ -76,13 +76,11 @@ export function markersOf(findings: readonly Finding[], actions: readonly Action
   return marks.sort((a, b) => a.first - b.first || a.index - b.index);
 }
 
-/** Lines of the map that a finding is about, as neighbouring ranges; all of them if it names none. */
+/** Returns the lines that have one of these names, as ranges of neighbours. */
 export function lineRanges(
-  layers: readonly string[],
+  wanted: ReadonlySet<string>,
   lines: readonly string[],
 ): readonly (readonly [number, number])[] {
-  if (layers.length === 0) return lines.length > 0 ? [[0, lines.length]] : [];
-  const wanted = new Set(layers);
   const ranges: [number, number][] = [];
   lines.forEach((name, line) => {
     if (!wanted.has(name)) return;

@@ -41,6 +41,18 @@ export function powerTicks(low: number, high: number, most: number): readonly nu
   return ticks;
 }
 
+/** Returns logarithms of 1, 2 and 5 times a power of ten within less than about a decade. */
+export function mantissaTicks(low: number, high: number): number[] {
+  const ticks: number[] = [];
+  for (let power = Math.floor(low); power <= high; power++) {
+    for (const mantissa of [1, 2, 5]) {
+      const tick = power + Math.log10(mantissa);
+      if (tick >= low && tick <= high) ticks.push(tick);
+    }
+  }
+  return ticks;
+}
+
 /** Returns round steps between two ends, about `most` of them. */
 export function stepTicks(from: number, to: number, most: number): number[] {
   const raw = Math.max(1, (to - from) / Math.max(1, most));

@@ -4,6 +4,7 @@ import { openAddress, type Address } from "../model/address";
 import { pressKey, showFinding } from "../model/keys";
 import { formatNumber, formatStep } from "../model/numbers";
 import { fromParameters, toParameters, type ViewState } from "../model/state";
+import { titleOf } from "../model/words";
 import { Detail } from "./detail";
 import { Diagnosis } from "./diagnosis";
 import { h, setText } from "./dom";
@@ -87,8 +88,7 @@ export class App {
     this.main.append(
       this.diagnoses,
       this.toolbar.controls,
-      h("div", { class: "stage" }, this.panes, this.side),
-      this.drills,
+      h("div", { class: "stage" }, h("div", { class: "left" }, this.panes, this.drills), this.side),
       this.tables.element,
     );
     this.root.append(this.toolbar.element, this.message, this.main, this.spoken, this.help.element);
@@ -229,7 +229,6 @@ export class App {
     const part = this.parts.find((one) => one.pane === pane);
     const one = this.shown.find(({ model }) => model === part?.model);
     if (one === undefined || this.scene === undefined) return;
-    // Findings are told of gradients: another series may have no such row.
     this.set(showFinding(this.state, surroundings(one, this.scene.extent), finding));
     pane.show();
   }
@@ -278,7 +277,7 @@ export class App {
       told === undefined ? "" : `${told.title}, ${told.where}`,
       layer ?? "",
       step === null ? "" : `step ${formatStep(step)}`,
-      value === "" ? "" : `${lead.series.title} ${value}`,
+      value === "" ? "" : `${titleOf(lead.series)} ${value}`,
     ];
     setText(this.spoken, parts.filter((part) => part !== "").join(", "));
   }

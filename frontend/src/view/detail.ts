@@ -1,6 +1,7 @@
 // Exact values at the pinned step: of the whole step, and of the chosen layer and its parameters.
 import { toNumber, type JsonNumber, type Layer, type Step } from "../data/types";
 import { formatNumber, formatStep } from "../model/numbers";
+import { mapsOf, TIME_PROFILE, titleOf } from "../model/words";
 import { fill, h } from "./dom";
 import type { Scene, Shown } from "./shown";
 
@@ -60,12 +61,14 @@ function layerTable(
   const { run } = shown;
   const index = layer === undefined ? -1 : run.layers.indexOf(layer);
   const entries: Entry[] = [];
-  for (const { name: series, title, rows } of run.series) {
-    const row = rows.findIndex((one) => one.name === name || (index >= 0 && one.layer === index));
+  for (const one of mapsOf(run.series)) {
+    const { name: series, rows } = one;
+    const row = rows.findIndex((row) => row.name === name || (index >= 0 && row.layer === index));
     const at = step.series[series];
-    if (row < 0 || at === undefined || series.startsWith("time_profile:")) continue;
+    if (row < 0 || at === undefined || series.startsWith(TIME_PROFILE)) continue;
+    if (rows[row]!.median === null && series !== "grad_norm") continue;
     const when = at.step === step.step ? "" : `at ${formatStep(at.step)}`;
-    entries.push([capital(title), show(at.values[row] ?? null), when]);
+    entries.push([titleOf(one), show(at.values[row] ?? null), when]);
   }
   if (layer !== undefined) {
     entries.push(
@@ -106,8 +109,4 @@ function table(entries: readonly Entry[]): HTMLElement {
 /** In an exact answer null is "no gradient", which is not NaN. */
 function show(value: JsonNumber): string {
   return value === null ? "–" : formatNumber(toNumber(value));
-}
-
-function capital(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }

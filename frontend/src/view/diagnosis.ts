@@ -1,6 +1,7 @@
 // The diagnosis in plain words, on top of everything: what, where, why, and what to try.
 import type { Finding, Run } from "../data/types";
 import { glyphOf, SEVERITY } from "../model/markers";
+import { capital } from "../model/words";
 import { fill, glyph, h, setAttribute } from "./dom";
 
 /** Findings shown at once; the rest is one click away. */
@@ -75,6 +76,8 @@ export class Diagnosis {
       "Show in the map",
     );
     const [first, ...rest] = remedies;
+    // With one finding the headline has said its name.
+    const single = this.last?.run.findings.length === 1;
     const card = h(
       "article",
       { class: `card ${severity.toLowerCase()}` },
@@ -82,10 +85,10 @@ export class Diagnosis {
         "h3",
         {},
         glyph(shape.path, shape.colour),
-        h("span", {}, capital(title)),
+        h("span", {}, single ? capital(where) : capital(title)),
         h("span", { class: "badge" }, SEVERITY[severity]),
       ),
-      h("p", { class: "where" }, where),
+      ...(single ? [] : [h("p", { class: "where" }, where)]),
       ...(summary === "" ? [] : [h("p", { class: "summary" }, summary)]),
       ...(cause === "" ? [] : [h("p", { class: "cause" }, h("b", {}, "Why "), cause)]),
       ...(first === undefined ? [] : [h("p", { class: "try" }, h("b", {}, "Try "), first)]),
@@ -114,8 +117,4 @@ export class Diagnosis {
     });
     return card;
   }
-}
-
-function capital(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }

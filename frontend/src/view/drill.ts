@@ -1,5 +1,6 @@
 // The chosen layer's own curves over the window.
 import type { BinMap, Series, Source } from "../data/types";
+import { mapsOf, TIME_PROFILE, titleOf } from "../model/words";
 import { h, setText } from "./dom";
 import { LineChart } from "./linechart";
 import { marksOf, type Change, type Scene, type Shown } from "./shown";
@@ -30,12 +31,14 @@ export class Drill {
     const name = scene.state.layer;
     const layer = run.layers.findIndex((one) => one.name === model.layerName(scene.state));
     const wanted = new Set<string>();
-    run.series.forEach((series, place) => {
-      if (series.name === "strips" || series.name.startsWith("time_profile:")) return;
+    mapsOf(run.series).forEach((series, place) => {
+      if (series.name.startsWith(TIME_PROFILE)) return;
       const row = series.rows.findIndex(
         (one) => one.name === name || (layer >= 0 && one.layer === layer),
       );
       if (row < 0 || name === null) return;
+      // A row that has never been measured has no curve.
+      if (series.rows[row]!.median === null && series.name !== "grad_norm") return;
       wanted.add(series.name);
       this.draw(shown, scene, series, row, place, named);
     });
@@ -63,7 +66,7 @@ export class Drill {
       }),
     );
     const who = series.rows[row]!.name;
-    setText(curve.title, `${named ? `${run.run} · ` : ""}${who} · ${series.title}`);
+    setText(curve.title, `${named ? `${run.run} · ` : ""}${who} · ${titleOf(series)}`);
     const map = curve.slot.value;
     if (map === undefined || width < 120) return;
     curve.chart.update({

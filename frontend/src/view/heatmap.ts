@@ -202,7 +202,8 @@ export class HeatMap {
     if (hover !== null) {
       context.fillStyle = style("--hover");
       context.fillRect(hover.x, 0, 1, height);
-      context.fillRect(gutter, hover.line * tall, this.plotWidth, Math.max(1, tall));
+      context.fillRect(gutter, Math.round(hover.line * tall), this.plotWidth, 1);
+      context.fillRect(gutter, Math.round((hover.line + 1) * tall) - 1, this.plotWidth, 1);
     }
     if (line !== null) {
       outline(context, gutter, line * tall, this.plotWidth, Math.max(3, tall), style("--text"), []);

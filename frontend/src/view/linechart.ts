@@ -2,7 +2,7 @@
 import uPlot from "uplot";
 import { binEnds } from "../map/columns";
 import type { BinMap } from "../data/types";
-import { formatNumber, formatPower, powerTicks, stepTicks } from "../model/numbers";
+import { formatNumber, formatPower, mantissaTicks, powerTicks, stepTicks } from "../model/numbers";
 import { style } from "./dom";
 
 /** One line; `colour` is a custom property. */
@@ -230,8 +230,15 @@ function padded(low: number | null, high: number | null, log: boolean): [number,
 
 function ticks(low: number, high: number, log: boolean, height: number): number[] {
   const most = Math.max(2, Math.floor(height / 26));
-  const powers = log ? [...powerTicks(low, high, most)] : [];
-  if (powers.length > 1) return powers;
+  if (log) {
+    // Two labels at least, or nobody knows how tall the curve is.
+    for (let count = most; count < most + 4; count++) {
+      const powers = powerTicks(low, high, count);
+      if (powers.length > 1) return [...powers];
+    }
+    const between = mantissaTicks(low, high);
+    if (between.length > 0) return between.slice(0, most);
+  }
   const raw = (high - low) / most;
   const power = 10 ** Math.floor(Math.log10(raw));
   const every = [1, 2, 2.5, 5, 10].map((m) => m * power).find((e) => e >= raw) ?? raw;
@@ -242,5 +249,7 @@ function ticks(low: number, high: number, log: boolean, height: number): number[
 
 function label(value: number, log: boolean): string {
   if (!log) return formatNumber(Math.abs(value) < 1e-15 ? 0 : value);
-  return Number.isInteger(value) ? formatPower(value) : formatNumber(10 ** value);
+  return Number.isInteger(value)
+    ? formatPower(value)
+    : formatNumber(Number((10 ** value).toPrecision(3)));
 }

@@ -4,6 +4,8 @@ import { ACTION, glyphOf, markersOf } from "../model/markers";
 import { makeSurface, prepare } from "./canvas";
 import { fill, glyph, h, setAttribute, style } from "./dom";
 
+/** Width of a button, and height of a lane, in pixels. */
+const BUTTON = 17;
 const LANE = 4;
 const MOST_LANES = 4;
 
@@ -43,13 +45,18 @@ export class Marks {
         return button;
       }),
     );
+    let taken = -Infinity;
     marks.forEach((mark, i) => {
       const button = this.buttons.children[i] as HTMLElement;
       // What began before the window and lasts into it stands at its edge.
       const hidden = mark.first > to || mark.last < from;
       button.hidden = hidden;
       const shown = Math.max(from, mark.first);
-      button.style.left = `${(xOf(shown) + xOf(shown + 1)) / 2}px`;
+      const x = (xOf(shown) + xOf(shown + 1)) / 2;
+      // What began at the same step stands side by side.
+      const left = hidden ? x : Math.max(x, taken + BUTTON);
+      if (!hidden) taken = left;
+      button.style.left = `${left}px`;
       const isChosen = mark.kind === "finding" && mark.index === scene.state.finding;
       setAttribute(button, "aria-pressed", String(isChosen));
     });

@@ -3,6 +3,7 @@ import type { Row } from "../data/types";
 import { formatNumber, formatStep } from "../model/numbers";
 import { glyphOf, lineRanges } from "../model/markers";
 import { zoom } from "../model/keys";
+import { rowsFor, TIME_PROFILE, titleOf } from "../model/words";
 import { h, setAttribute, setText } from "./dom";
 import { HeatMap } from "./heatmap";
 import { Legend } from "./legend";
@@ -12,8 +13,8 @@ import { type Change, type Scene, type Shown } from "./shown";
 import { Strips } from "./strips";
 
 /** Height of the map: of a row, at least, at most. */
-const ROW = 26;
-const LEAST = 150;
+const ROW = 30;
+const LEAST = 180;
 const MOST = 420;
 
 export class Pane {
@@ -64,10 +65,7 @@ export class Pane {
     this.shown = shown;
     this.scene = scene;
     const { run, series, model, arrangement, medians } = shown;
-    setText(
-      this.title,
-      named ? run.run : `${capital(series.title)} by ${rowWord(series.name)} and step`,
-    );
+    setText(this.title, named ? run.run : `${titleOf(series)} by ${rowWord(series.name)} and step`);
     setText(this.subtitle, this.describe());
     this.legend.update(shown, scene);
     const map = model.map.value;
@@ -95,7 +93,7 @@ export class Pane {
     setAttribute(
       this.heat.element,
       "aria-label",
-      `${series.title} of ${series.rows.length} rows at steps ${formatStep(scene.window.from)} to ` +
+      `${titleOf(series)} of ${series.rows.length} rows at steps ${formatStep(scene.window.from)} to ` +
         `${formatStep(scene.window.to)}. Arrow keys move the pinned step and the chosen layer, ` +
         "plus and minus zoom, question mark lists all keys.",
     );
@@ -117,7 +115,7 @@ export class Pane {
   }
 
   private drawOverlay(): void {
-    const { lines, lineLayers, run } = this.shown!;
+    const { lines, run, series } = this.shown!;
     const { state, step } = this.scene!;
     const finding = state.finding === null ? undefined : run.findings[state.finding];
     const line = state.layer === null ? -1 : lines.indexOf(state.layer);
@@ -129,7 +127,10 @@ export class Pane {
         finding === undefined
           ? null
           : {
-              lines: lineRanges(finding.layers, lineLayers),
+              lines:
+                finding.layers.length === 0
+                  ? [[0, lines.length]]
+                  : lineRanges(rowsFor(finding, series, run), lines),
               from: finding.first_step,
               to: finding.last_step + 1,
               colour: glyphOf(finding.code).colour,
@@ -270,9 +271,5 @@ function tipText(
 }
 
 function rowWord(series: string): string {
-  return series.startsWith("time_profile:") ? "time step" : "layer";
-}
-
-function capital(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
+  return series.startsWith(TIME_PROFILE) ? "time step" : "layer";
 }

@@ -2,11 +2,14 @@
 import uPlot from "uplot";
 import { toNumber } from "../data/types";
 import { formatNumber, formatPower, formatStep, powerTicks } from "../model/numbers";
+import { TIME_PROFILE } from "../model/words";
 import { h, setText, style } from "./dom";
 import { Pane } from "./pane";
 import type { Scene, Shown } from "./shown";
 
 interface Dots {
+  /** Lines whose value is NaN or Inf. */
+  readonly broken: readonly number[];
   readonly now: readonly (number | null)[];
   readonly median: readonly (number | null)[];
   readonly range: readonly (readonly [number, number] | null)[];
@@ -43,7 +46,7 @@ export class Profile {
     this.dots = shown.map((one) => this.dotsOf(one, first));
     setText(
       this.title,
-      series.name.startsWith("time_profile:") ? "Profile over time" : "Depth profile",
+      series.name.startsWith(TIME_PROFILE) ? "Profile over time" : "Depth profile",
     );
     setText(this.subtitle, this.describe(shown, scene));
     const width = Math.floor(this.host.clientWidth);
@@ -72,7 +75,7 @@ export class Profile {
       shown.length > 1
         ? `● ${first.run.run}   ○ ${shown[1]!.run.run}`
         : series.name === "grad_norm"
-          ? "● this step   ━ 5 % to 95 % of the run   ┃ median"
+          ? "● this step   ━ 5 % to 95 % of the run   ┃ median   ✖ NaN or Inf"
           : "● this step   ┃ median",
     );
   }
@@ -86,9 +89,10 @@ export class Profile {
     });
     const same = parts.every((part) => part === parts[0]);
     const where = same ? parts[0]! : parts.join(" and ");
-    const wanted = shown[0]?.series.name === "grad_norm" || where === formatStep(step);
-    const last = state.step === null ? " (the last)" : "";
-    return `step ${where}${last}${wanted ? "" : `, the sample at or before ${formatStep(step)}`}`;
+    if (same && shown[0]?.model.step.value?.series[shown[0].series.name]?.step !== step) {
+      return `step ${where}, the sample at or before ${formatStep(step)}`;
+    }
+    return `step ${where}${state.step === null ? " (the last)" : ""}`;
   }
 
   private dotsOf(one: Shown, first: Shown): Dots {
@@ -100,8 +104,13 @@ export class Profile {
     };
     const rows = new Map(series.rows.map((row, index) => [row.name, index]));
     const at = first.lines.map((name) => rows.get(name) ?? -1);
+    const numbers = at.map((row) => toNumber(values?.[row]));
+    const given = (line: number): boolean => (values?.[at[line]!] ?? null) !== null;
     return {
-      now: at.map((row) => place(toNumber(values?.[row]))),
+      broken: numbers.flatMap((value, line) =>
+        given(line) && !Number.isFinite(value) ? [line] : [],
+      ),
+      now: numbers.map(place),
       median: at.map((row) => place(one.medians[row] ?? Number.NaN)),
       range: at.map((row) => {
         const index = series.rows[row]?.layer ?? null;
@@ -202,9 +211,16 @@ export class Profile {
     const { ctx } = u;
     const ratio = devicePixelRatio;
     ctx.save();
-    this.dots.forEach(({ now }, run) => {
+    this.dots.forEach(({ now, broken }, run) => {
       const tall = u.bbox.height / Math.max(1, now.length);
       const radius = Math.max(1.5 * ratio, Math.min(4 * ratio, tall * 0.35));
+      ctx.fillStyle = style("--nan");
+      ctx.textAlign = "right";
+      ctx.textBaseline = "middle";
+      ctx.font = `${Math.max(9, Math.min(12, tall / ratio)) * ratio}px system-ui, sans-serif`;
+      for (const line of broken) {
+        ctx.fillText("✖", u.bbox.left + u.bbox.width, u.valToPos(line + 0.5, "x", true));
+      }
       now.forEach((value, line) => {
         if (value === null) return;
         const [x, y] = [u.valToPos(value, "y", true), u.valToPos(line + 0.5, "x", true)];

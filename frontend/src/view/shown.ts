@@ -1,11 +1,12 @@
 // What the parts of the page are given to show: worked out once for all of them.
 import { chooseScale, type Scale } from "../colour/scale";
 import { type Theme } from "../colour/maps";
-import { toNumber, type Finding, type Run, type Series } from "../data/types";
+import { toNumber, type Run, type Series } from "../data/types";
 import { arrange, type Arrangement } from "../map/rows";
 import { glyphOf } from "../model/markers";
 import type { Surroundings } from "../model/keys";
 import type { ViewState, Window } from "../model/state";
+import { rowsFor, seriesFor } from "../model/words";
 import type { Mark } from "./linechart";
 import type { RunModel } from "./runmodel";
 
@@ -16,9 +17,8 @@ export interface Shown {
   readonly series: Series;
   readonly arrangement: Arrangement;
   readonly medians: readonly number[];
-  /** Name of each line's row, and of the layer it belongs to, from top to bottom. */
+  /** Name of each line's row, from top to bottom. */
   readonly lines: readonly string[];
-  readonly lineLayers: readonly string[];
 }
 
 /** What all parts share. */
@@ -41,10 +41,6 @@ export function prepareRun(model: RunModel, state: ViewState): Shown | null {
   const series = model.series(state);
   if (run === undefined || series === undefined || run.steps === 0) return null;
   const arrangement = arrange(series.rows, state.rows);
-  const layerOf = (row: number): string => {
-    const { name, layer } = series.rows[row]!;
-    return layer === null ? name : (run.layers[layer]?.name ?? name);
-  };
   return {
     model,
     run,
@@ -52,7 +48,6 @@ export function prepareRun(model: RunModel, state: ViewState): Shown | null {
     arrangement,
     medians: series.rows.map((row) => toNumber(row.median)),
     lines: arrangement.order.map((row) => series.rows[row]!.name),
-    lineLayers: arrangement.order.map(layerOf),
   };
 }
 
@@ -82,25 +77,20 @@ export function prepareScene(
 }
 
 /** What the keyboard moves in: the rows and findings of the first run. */
-export function surroundings({ run, lines, lineLayers }: Shown, extent: Window): Surroundings {
+export function surroundings({ run, lines }: Shown, extent: Window): Surroundings {
   return {
     first: extent.from,
     last: extent.to,
     rows: lines,
-    findings: run.findings.map((finding) => ({
-      step: finding.first_step,
-      layer: lineOf(finding, lines, lineLayers),
-    })),
+    findings: run.findings.map((finding) => {
+      const series = seriesFor(finding, run);
+      return {
+        series: series?.name ?? "grad_norm",
+        step: finding.first_step,
+        layer: series === undefined ? null : ([...rowsFor(finding, series, run)][0] ?? null),
+      };
+    }),
   };
-}
-
-function lineOf(
-  finding: Finding,
-  lines: readonly string[],
-  lineLayers: readonly string[],
-): string | null {
-  const place = lineLayers.findIndex((layer) => finding.layers.includes(layer));
-  return lines[place] ?? null;
 }
 
 /** Vertical marks in the charts: the pinned step, and the chosen finding. */

@@ -69,7 +69,7 @@ export class Strips {
       this.charts[i]!.update({
         map,
         lines,
-        log: rows[lines[0]?.row ?? -1]?.log ?? false,
+        log: lines.every(({ row }) => rows[row]?.log === true || spansDecades(map, row)),
         ...scene.window,
         width,
         marks: marksOf(shown, scene),
@@ -95,10 +95,29 @@ function linesOf(strip: Strip, rows: readonly Row[], map: BinMap): Line[] {
     const before = lines[0];
     if (before !== undefined) {
       const first = plane.subarray(before.row * map.bins, (before.row + 1) * map.bins);
-      const same = values.every((value, bin) => Object.is(value, first[bin]));
-      if (same) continue;
+      if (values.every((value, bin) => isAbout(value, first[bin]!))) continue;
     }
     lines.push({ row, colour });
   }
-  return lines;
+  // The first is drawn on top: where both are the same, nothing has been clipped.
+  return lines.reverse();
+}
+
+/** Ratio of largest to smallest value from which on only a logarithm shows both. */
+const DECADES = 1e3;
+
+/** Whether a row, such as a loss that explodes, cannot be read on a linear scale. */
+function spansDecades(map: BinMap, row: number): boolean {
+  const ends = (plane: Float32Array | undefined): Float32Array | undefined =>
+    plane?.subarray(row * map.bins, (row + 1) * map.bins).filter(Number.isFinite);
+  const low = ends(map.planes.min)?.reduce((a, b) => Math.min(a, b), Infinity) ?? Infinity;
+  const high = ends(map.planes.max)?.reduce((a, b) => Math.max(a, b), -Infinity) ?? -Infinity;
+  return low > 0 && high > DECADES * low;
+}
+
+/** Clipping that changes a norm by less than this is none; its rounding is not worth a line. */
+const SAME = 1e-3;
+
+function isAbout(value: number, other: number): boolean {
+  return Object.is(value, other) || Math.abs(value - other) <= SAME * Math.abs(other);
 }

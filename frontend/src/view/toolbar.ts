@@ -3,6 +3,7 @@ import { MAPS } from "../colour/maps";
 import type { RunEntry, Series } from "../data/types";
 import { ORDERS } from "../map/rows";
 import { SCALES, type ViewState } from "../model/state";
+import { mapsOf, TIME_PROFILE, titleOf } from "../model/words";
 import { fill, h, setAttribute, setText } from "./dom";
 import type { Change } from "./shown";
 
@@ -13,15 +14,7 @@ const WORDS: Readonly<Record<string, string>> = {
   kind: "By kind",
   health: "Health",
   viridis: "Viridis",
-  grad_norm: "Gradient norm",
-  flow: "Error signal",
-  gain: "Gain",
-  update_ratio: "Update ratio",
-  weight_norm: "Weight norm",
-  zeros: "Zero outputs",
-  saturated: "Saturated outputs",
 };
-const TIME = "time_profile:";
 
 export class Toolbar {
   readonly element = h("header", { class: "toolbar" });
@@ -87,21 +80,22 @@ export class Toolbar {
   ): void {
     const names = runs.map(({ run }) => run);
     fill(this.run, JSON.stringify(names), () => names.map((name) => option(name, runName(name))));
-    if (state.run !== null) this.run.value = state.run;
-    const others = names.filter((name) => name !== state.run);
+    // A link may name a run that is not there; then the first one is shown.
+    this.run.value = state.run !== null && names.includes(state.run) ? state.run : (names[0] ?? "");
+    const others = names.filter((name) => name !== this.run.value);
     fill(this.compare, JSON.stringify(others), () => [
       option("", "nothing"),
       ...others.map((name) => option(name, runName(name))),
     ]);
     this.compare.value = state.compare ?? "";
     this.compare.parentElement!.hidden = others.length === 0;
-    const maps = series.filter(({ name }) => name !== "strips");
-    const times = maps.filter(({ name }) => name.startsWith(TIME));
+    const maps = mapsOf(series);
+    const times = maps.filter(({ name }) => name.startsWith(TIME_PROFILE));
     const entries = maps
-      .filter(({ name }) => !name.startsWith(TIME))
-      .map(({ name, title }) => [name, WORDS[name] ?? title] as const);
+      .filter(({ name }) => !name.startsWith(TIME_PROFILE))
+      .map((one) => [one.name, titleOf(one)] as const);
     const firstTime = times[0];
-    const isTime = shown.startsWith(TIME);
+    const isTime = shown.startsWith(TIME_PROFILE);
     this.series.update(
       firstTime === undefined
         ? entries
@@ -109,7 +103,7 @@ export class Toolbar {
       shown,
     );
     fill(this.time, JSON.stringify(times.map(({ name }) => name)), () =>
-      times.map(({ name }) => option(name, name.slice(TIME.length))),
+      times.map(({ name }) => option(name, name.slice(TIME_PROFILE.length))),
     );
     this.time.hidden = !isTime || times.length < 2;
     if (isTime) this.time.value = shown;

@@ -93,7 +93,7 @@ def summarise(values: Values, width: int) -> Cells:
         >>> cells.counted.nan.ravel().tolist()
         [0, 1]
     """
-    split = values.reshape(-1, width, values.shape[1])
+    split = values.reshape(len(values) // width, width, values.shape[1])
     finite = np.isfinite(split)
     if finite.all():
         mean = split[:, 0] if width == 1 else split.mean(axis=1, dtype=np.float64)

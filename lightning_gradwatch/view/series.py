@@ -158,6 +158,8 @@ class Series:
         self._keep(len(self), values)
         self._steps.append(ordered)
         self._pyramid.append(values)
+        if not values.size:
+            return
         finite = np.isfinite(values)
         if finite.all():
             positive = values > 0 if values.min() <= 0 else finite

@@ -251,10 +251,11 @@ class Series:
             width *= 2
         base = self._pyramid.base
         by_hand = width < base and self._read is not None
-        if (by_hand and (b - a) * columns > READ_AT_ONCE) or not by_hand:
-            by_hand, width = False, max(width, base)
+        by_hand = by_hand and a < b and (b - a) * columns <= READ_AT_ONCE
+        if not by_hand:
+            width = max(width, base)
         first, last = (a // width, (b - 1) // width + 1) if b > a else (0, 0)
-        if by_hand and last > first:
+        if by_hand:
             cells = self._by_hand(width, first * width, min(last * width, len(steps)))
         else:
             cells = self._pyramid.cells(width, first, last)

@@ -116,6 +116,9 @@ class TableTail(_Tail):
             length = int.from_bytes(data[8:10], "little")
             if digits.isdigit() and len(data) > 10:
                 return int(digits), self.seen + 10 + length
+        if not data.startswith(b"\x93NUMPY"[: len(data)]):
+            self.problem = f"{self.path.name}: what stands at byte {self.seen:,} is no table"
+            return None
         file.seek(self.seen)
         try:
             version = np.lib.format.read_magic(file)

@@ -12,6 +12,9 @@ import type {
   StepSeries,
 } from "./types";
 
+/** Levels are four times apart: up to so many bins for each one wanted are better than too few. */
+const ROOM = 2;
+
 /** What stands in the report's `#gradwatch-data`. */
 export interface Embedded {
   readonly format: number;
@@ -44,7 +47,8 @@ export class EmbeddedSource implements Source {
     const from = query.from ?? -Infinity;
     const to = query.to ?? Infinity;
     const windows = levels.map((level) => ({ level, range: overlap(level, from, to) }));
-    const fit = windows.find(({ range }) => range[1] - range[0] <= query.bins) ?? windows.at(-1);
+    const fit =
+      windows.find(({ range }) => range[1] - range[0] <= ROOM * query.bins) ?? windows.at(-1);
     if (fit === undefined) throw new Error(`This report has no series "${query.series}".`);
     return cut(fit.level, fit.range, query.stats, query.rows);
   }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from lightning_gradwatch.cli.runs import UsageError, choose, find_runs, read
 from lightning_gradwatch.finding import CODES, Finding, Severity
@@ -17,7 +16,7 @@ LEVELS = {"error": Severity.ERROR, "warning": Severity.WARNING, "info": Severity
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="log directory, or one run's")
+    parser.add_argument("logdir", metavar="LOGDIR", help="log directory, or one run's")
     parser.add_argument(
         "--fail-on",
         default="error",

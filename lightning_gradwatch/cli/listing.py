@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from datetime import datetime
-from pathlib import Path
 
 from lightning_gradwatch.cli.runs import find_runs
 from lightning_gradwatch.view.answers import describe
@@ -13,7 +12,7 @@ from lightning_gradwatch.view.run import RecordedRun, fingerprint
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="log directory, or one run's")
+    parser.add_argument("logdir", metavar="LOGDIR", help="log directory, or one run's")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,19 +8,22 @@ from pathlib import Path
 from lightning_gradwatch.cli.runs import UsageError
 
 _TEXT = """\
-{file} holds the batch of a step that went wrong, as the action SaveBatch kept it.
-To see what it does, build the model as it was and look at the batch before training on it:
+{file} is a batch that the action SaveBatch kept. Build the model as it was before that step,
+then run the batch again:
 
     import torch
     from lightning_gradwatch import preflight
     from lightning_gradwatch.actions import load_batch
 
-    model = ...  # your LightningModule, with the weights of the last good checkpoint
-    batch = load_batch({path!r})
-    print(preflight(model, batch))
+    model = ...  # your LightningModule, with the weights of the last checkpoint before the step
+    saved = load_batch({path!r})
+    print(saved.reason, saved.epoch, saved.batch_idx, saved.step, saved.left_out)
 
+    print(preflight(model, saved.batch))  # what it does to the gradients, without a step
+
+    saved.restore_random_states()  # the same dropout once more
     with torch.autograd.detect_anomaly():  # names the operation that made the first NaN
-        model.training_step(batch, 0).backward()
+        model.training_step(saved.batch, saved.batch_idx).backward()
 """
 
 

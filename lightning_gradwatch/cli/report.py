@@ -18,7 +18,7 @@ FORMATS = ("text", "html", "md", "json")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="log directory, or one run's")
+    parser.add_argument("logdir", metavar="LOGDIR", help="log directory, or one run's")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write there; its suffix names the format"
     )

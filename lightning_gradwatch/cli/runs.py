@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_gradwatch.recording import Recording, read_recording
+from lightning_gradwatch.recording.remote import download, is_remote
 from lightning_gradwatch.view.catalogue import find_recordings, natural
 from lightning_gradwatch.view.run import fingerprint
 
@@ -14,18 +18,29 @@ class UsageError(Exception):
     """The command cannot be carried out as it was given; the message says what would do."""
 
 
-def find_runs(logdir: Path) -> dict[str, Path]:
+def find_runs(logdir: str) -> dict[str, Path]:
     """Return the recordings below a log directory by run, in natural order.
+
+    Args:
+        logdir: A path, or a remote address, whose recordings are copied here for the time being.
 
     Raises:
         UsageError: There is no such directory, or no recording in it.
     """
-    if not logdir.is_dir():
-        raise UsageError(f"there is no directory {str(logdir)!r}")
-    found = dict(find_recordings(logdir))
+    folder = Path(logdir)
+    if is_remote(logdir):
+        folder = Path(tempfile.mkdtemp(prefix="gradwatch-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            download(logdir, folder)
+        except Exception as error:  # stores have errors of their own
+            raise UsageError(f"cannot read {logdir!r}: {type(error).__name__}: {error}") from error
+    if not folder.is_dir():
+        raise UsageError(f"there is no directory {logdir!r}")
+    found = dict(find_recordings(folder))
     if not found:
         raise UsageError(
-            f"no recording below {str(logdir)!r}: GradWatch() writes one below the log directory "
+            f"no recording below {logdir!r}: GradWatch() writes one below the log directory "
             "that a logger gives the run, GradWatch(record=PATH) writes one there"
         )
     return {run: found[run] for run in sorted(found, key=natural)}

@@ -46,6 +46,7 @@ class RecordingWriter:
         environment: Versions and devices, kept with each segment.
         buffer_rows: Steps collected before a block is written.
         flush_seconds: Longest time that a step waits to be written while steps arrive.
+        first: Smallest number of a segment, where those before it are elsewhere.
         clock: Seconds since any fixed point; given by tests.
 
     Raises:
@@ -72,12 +73,14 @@ class RecordingWriter:
         environment: Mapping[str, str] | None = None,
         buffer_rows: int = ROWS,
         flush_seconds: float = 5.0,
+        first: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = Path(folder)
         self._rows = check_int("buffer_rows", buffer_rows, at_least=1)
         self._patience = check_number("flush_seconds", flush_seconds, at_least=0.0)
         self._clock = clock
+        self._first = first
         self._about = {"config": dict(config or {}), "environment": dict(environment or {})}
         self._session = uuid.uuid4().hex
         self._layout: Layout | None = None
@@ -92,7 +95,7 @@ class RecordingWriter:
 
     def _claim(self) -> None:
         """Take the next free number by creating its event log."""
-        number = max(schema.segment_numbers(self.folder), default=-1) + 1
+        number = max([self._first - 1, *schema.segment_numbers(self.folder)]) + 1
         while True:
             try:
                 self._events = LineWriter(self.folder / schema.EVENTS.format(number))

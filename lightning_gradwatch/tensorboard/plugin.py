@@ -43,7 +43,7 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         spec = getattr(context.flags, "logdir_spec", "") or ""
         logdir = getattr(context, "logdir", "") or getattr(context.flags, "logdir", "") or ""
         self._logdir = str(logdir or spec)
-        folders = {"": Path(logdir).expanduser()} if logdir else parse_logdir_spec(spec)
+        folders = {"": str(logdir)} if logdir else parse_logdir_spec(spec)
         self._catalogue = Catalogue(folders)
 
     def get_plugin_apps(self) -> dict[str, App]:

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lightning_gradwatch.recording import schema
+from lightning_gradwatch.recording.remote import download, is_remote
 from lightning_gradwatch.view.run import RecordedRun
 
-#: Seconds for which a look into the directories holds.
-FRESH = 3.0
+#: Seconds for which a look into the directories holds, and into remote ones.
+FRESH, REMOTE_FRESH = 3.0, 30.0
 
 #: Memory of all runs that are held open; past it the one not asked for longest is closed.
 MAX_BYTES = 512 * 2**20
 
 
-def parse_logdir_spec(spec: str) -> dict[str, Path]:
+def parse_logdir_spec(spec: str) -> dict[str, str]:
     """Return the directories of TensorBoard's `--logdir_spec`, by the names it gives them.
 
     Example:
-        >>> {name: path.as_posix() for name, path in parse_logdir_spec("a:runs,/b:c").items()}
+        >>> parse_logdir_spec("a:runs,/b:c")
         {'a': 'runs', '': '/b:c'}
     """
-    folders: dict[str, Path] = {}
+    folders: dict[str, str] = {}
     for part in filter(None, spec.split(",")):
         name, colon, path = part.partition(":")
         named = colon and not part.startswith(("/", "~")) and not os.path.splitdrive(part)[0]
         name, path = (name, path) if named and not path.startswith("//") else ("", part)
-        folders[name if name not in folders else f"{name}{len(folders)}"] = Path(path).expanduser()
+        folders[name if name not in folders else f"{name}{len(folders)}"] = path
     return folders
 
 
@@ -79,18 +82,20 @@ class Catalogue:
     """Finds recordings, opens them when asked, and closes the ones that nobody looks at.
 
     Args:
-        folders: Log directories by name; the name comes before those of their runs. An empty name
-            adds nothing.
+        folders: Log directories by name, paths or remote addresses; the name comes before those of
+            their runs. An empty name adds nothing.
         max_bytes: Memory of the runs held open.
     """
 
-    def __init__(self, folders: Mapping[str, Path], max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, folders: Mapping[str, str | Path], max_bytes: int = MAX_BYTES) -> None:
         self.folders = dict(folders)
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._found: dict[str, Path] = {}
         self._open: dict[str, RecordedRun] = {}
-        self._looked = -FRESH
+        self._looked = -math.inf
+        self._copies: dict[str, tempfile.TemporaryDirectory[str]] = {}
+        self._fresh = REMOTE_FRESH if any(map(is_remote, folders.values())) else FRESH
         self._looking: threading.Thread | None = None
         self.problems: tuple[str, ...] = ()
 
@@ -101,7 +106,7 @@ class Catalogue:
             patience: Seconds to wait for a large directory; what was known is returned after it.
         """
         with self._lock:
-            if self._looking is None and time.monotonic() - self._looked > FRESH:
+            if self._looking is None and time.monotonic() - self._looked > self._fresh:
                 self._looking = threading.Thread(target=self._walk, daemon=True)
                 self._looking.start()
             looking = self._looking
@@ -113,21 +118,32 @@ class Catalogue:
         found: dict[str, Path] = {}
         problems = []
         for name, folder in self.folders.items():
-            if "://" in str(folder) or ":/" in str(folder)[2:]:
-                problems.append(
-                    f"{folder} is remote: recordings are read from local folders, so copy it first"
-                )
+            try:
+                local = self._local(folder)
+            except Exception as error:  # stores have errors of their own
+                problems.append(f"cannot read {str(folder)!r}: {type(error).__name__}: {error}")
                 continue
-            if not folder.is_dir():
+            if not local.is_dir():
                 problems.append(f"there is no directory {str(folder)!r}")
                 continue
-            for run, path in find_recordings(folder):
+            for run, path in find_recordings(local):
                 run = f"{name}/{run}" if name else run
                 found[run if run not in found else f"{run}/{path.name}"] = path
         self.problems = tuple(problems)
         self._found = {run: found[run] for run in sorted(found, key=natural)}
         with self._lock:
             self._looked, self._looking = time.monotonic(), None
+
+    def _local(self, folder: str | Path) -> Path:
+        """Return a local directory: of a remote one a copy of its recordings, up to date."""
+        if not is_remote(folder):
+            return Path(folder).expanduser()
+        address = str(folder)
+        if address not in self._copies:
+            self._copies[address] = tempfile.TemporaryDirectory(prefix="gradwatch-")
+        copy = Path(self._copies[address].name)
+        download(address, copy)
+        return copy
 
     def open(self, name: str) -> RecordedRun | None:
         """Return a run, as far as it has been read; None if there is none of that name."""

@@ -63,11 +63,11 @@ def test_nothing_outside_is_looked_at(tmp_path: Path):
     assert run.folder == logs / "ok" / "gradwatch"
 
 
-def test_no_directory_and_a_remote_one(tmp_path: Path):
-    catalogue = Catalogue({"a": tmp_path / "nope", "b": Path("s3://bucket/logs")})
+def test_no_directory_and_an_unknown_store(tmp_path: Path):
+    catalogue = Catalogue({"a": tmp_path / "nope", "b": "nope://bucket/logs"})
     assert catalogue.look() == {}
     assert "no directory" in catalogue.problems[0]
-    assert "is remote" in catalogue.problems[1]
+    assert "cannot read 'nope://bucket/logs'" in catalogue.problems[1]
 
 
 def test_what_nobody_looks_at_is_closed(tmp_path: Path):

@@ -96,6 +96,7 @@ class Catalogue:
         self._looked = -math.inf
         self._copies: dict[str, tempfile.TemporaryDirectory[str]] = {}
         self._fresh = REMOTE_FRESH if any(map(is_remote, folders.values())) else FRESH
+        self._pause = 0.0
         self._looking: threading.Thread | None = None
         self.problems: tuple[str, ...] = ()
 
@@ -106,7 +107,7 @@ class Catalogue:
             patience: Seconds to wait for a large directory; what was known is returned after it.
         """
         with self._lock:
-            if self._looking is None and time.monotonic() - self._looked > self._fresh:
+            if self._looking is None and time.monotonic() - self._looked > self._pause:
                 self._looking = threading.Thread(target=self._walk, daemon=True)
                 self._looking.start()
             looking = self._looking
@@ -115,6 +116,16 @@ class Catalogue:
         return self._found
 
     def _walk(self) -> None:
+        start = time.monotonic()
+        try:
+            self._find()
+        finally:
+            with self._lock:
+                self._looked, self._looking = time.monotonic(), None
+                # A large tree on a slow disk is not walked through without a pause.
+                self._pause = max(self._fresh, 10.0 * (self._looked - start))
+
+    def _find(self) -> None:
         found: dict[str, Path] = {}
         problems = []
         for name, folder in self.folders.items():
@@ -131,8 +142,6 @@ class Catalogue:
                 found[run if run not in found else f"{run}/{path.name}"] = path
         self.problems = tuple(problems)
         self._found = {run: found[run] for run in sorted(found, key=natural)}
-        with self._lock:
-            self._looked, self._looking = time.monotonic(), None
 
     def _local(self, folder: str | Path) -> Path:
         """Return a local directory: of a remote one a copy of its recordings, up to date."""

@@ -94,3 +94,14 @@ def test_new_runs_appear_and_old_ones_go(tmp_path: Path, monkeypatch: pytest.Mon
     shutil.rmtree(tmp_path / "v0")
     assert catalogue.look() == {}
     assert catalogue.open("v0") is None
+
+
+def test_a_walk_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lightning_gradwatch.view.catalogue.FRESH", 0.0)
+    record(tmp_path / "v0" / "gradwatch")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.walk", lambda *_: 1 / 0)
+        patch.setattr("threading.excepthook", lambda _: None)
+        catalogue = Catalogue({"": tmp_path})
+        assert catalogue.look() == {}
+    assert list(catalogue.look()) == ["v0"]

@@ -18,6 +18,9 @@ from lightning_gradwatch.view.run import RecordedRun
 #: Seconds for which a look into the directories holds, and into remote ones.
 FRESH, REMOTE_FRESH = 3.0, 30.0
 
+#: How many times longer than a look took there is to be none.
+SHARE = 10.0
+
 #: Memory of all runs that are held open; past it the one not asked for longest is closed.
 MAX_BYTES = 512 * 2**20
 
@@ -123,7 +126,7 @@ class Catalogue:
             with self._lock:
                 self._looked, self._looking = time.monotonic(), None
                 # A large tree on a slow disk is not walked through without a pause.
-                self._pause = max(self._fresh, 10.0 * (self._looked - start))
+                self._pause = max(self._fresh, SHARE * (self._looked - start))
 
     def _find(self) -> None:
         found: dict[str, Path] = {}

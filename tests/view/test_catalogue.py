@@ -87,6 +87,7 @@ def test_what_nobody_looks_at_is_closed(tmp_path: Path):
 
 def test_new_runs_appear_and_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lightning_gradwatch.view.catalogue.FRESH", 0.0)
+    monkeypatch.setattr("lightning_gradwatch.view.catalogue.SHARE", 0.0)
     catalogue = Catalogue({"": tmp_path})
     assert catalogue.look() == {}
     record(tmp_path / "v0" / "gradwatch")
@@ -98,6 +99,7 @@ def test_new_runs_appear_and_old_ones_go(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_walk_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lightning_gradwatch.view.catalogue.FRESH", 0.0)
+    monkeypatch.setattr("lightning_gradwatch.view.catalogue.SHARE", 0.0)
     record(tmp_path / "v0" / "gradwatch")
     with monkeypatch.context() as patch:
         patch.setattr("os.walk", lambda *_: 1 / 0)

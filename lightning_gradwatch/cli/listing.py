@@ -7,7 +7,8 @@ from datetime import datetime
 
 from lightning_gradwatch.cli.runs import find_runs
 from lightning_gradwatch.view.answers import describe
-from lightning_gradwatch.view.run import RecordedRun, fingerprint
+from lightning_gradwatch.view.files import fingerprint
+from lightning_gradwatch.view.run import RecordedRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

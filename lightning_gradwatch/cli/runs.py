@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning_gradwatch.recording import Recording, read_recording
 from lightning_gradwatch.recording.remote import download, is_remote
 from lightning_gradwatch.view.catalogue import find_recordings, natural
-from lightning_gradwatch.view.run import fingerprint
+from lightning_gradwatch.view.files import fingerprint
 
 
 class UsageError(Exception):

@@ -47,6 +47,7 @@ class Source:
 
     def _recorded(self, report: Report) -> Shown | None:
         """Return what is on disk, if it is this run: a folder may hold an older one."""
+        from lightning_gradwatch.history import History
         from lightning_gradwatch.view.run import RecordedRun
 
         if self.folder is None or not self.folder.is_dir():
@@ -55,6 +56,8 @@ class Source:
         run.refresh(None)
         if "grad_norm" not in run.series or not len(run.series["grad_norm"]):
             return None
+        if not isinstance(self.series, History):
+            return run  # the report was read from there, however much has been added since
         last = int(run.series["grad_norm"].steps[-1])
         found = run.row(len(run.series["grad_norm"]) - 1)
         loss = float(found[1]["loss"])

@@ -18,7 +18,8 @@ from werkzeug import wrappers
 
 from lightning_gradwatch.view import answers
 from lightning_gradwatch.view.catalogue import Catalogue, parse_logdir_spec
-from lightning_gradwatch.view.run import RecordedRun, fingerprint
+from lightning_gradwatch.view.files import fingerprint
+from lightning_gradwatch.view.run import RecordedRun
 
 STATIC = Path(__file__).parent / "static"
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.recording.jsonsafe import json_safe
 from lightning_gradwatch.report.interventions import Intervention
-from lightning_gradwatch.view.series import Growing
+from lightning_gradwatch.view.growing import Growing
 
 #: Most stretches of steps named for one action.
 SPANS = 256

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from lightning_gradwatch.recording.merge import merge_layouts
 from lightning_gradwatch.recording.tables import Rows
 from lightning_gradwatch.view.acted import ActionLog
 from lightning_gradwatch.view.cells import Values
+from lightning_gradwatch.view.files import RECENT, fingerprint, two_writers
 from lightning_gradwatch.view.found import Found
+from lightning_gradwatch.view.growing import Growing
 from lightning_gradwatch.view.lines import FlowFeed, ProfileFeed
 from lightning_gradwatch.view.measured import (
     Columns,
@@ -27,16 +28,12 @@ from lightning_gradwatch.view.measured import (
     strips,
     updates_by_layer,
 )
-from lightning_gradwatch.view.segment import FOREVER, Segment
-from lightning_gradwatch.view.series import Growing
+from lightning_gradwatch.view.segment import Segment
 from lightning_gradwatch.view.shown import Shown, grad_norm_series, strip_series, update_series
 from lightning_gradwatch.view.tails import ReplacedError
 
 #: Seconds spent on taking in a recording before an answer is given with what there is.
 PATIENCE = 0.3
-
-#: Seconds since the last write in which a run counts as being written.
-RECENT = 30.0
 
 
 class _RebuildError(Exception):
@@ -291,37 +288,3 @@ class RecordedRun(Shown):
             }
             for segment in self._segments
         ]
-
-
-def fingerprint(folder: Path) -> tuple[str, float]:
-    """Return a string that changes with every write, and when the last one was."""
-    marks, latest = [], 0.0
-    try:
-        for path in sorted(folder.glob("segment-*")):
-            about = path.stat()
-            marks.append(f"{path.name}:{about.st_size}:{about.st_ino}")
-            latest = max(latest, about.st_mtime)
-    except OSError:
-        marks.append("?")
-    return blake2b("\n".join(marks).encode("utf-8", "replace"), digest_size=8).hexdigest(), latest
-
-
-def two_writers(segments: list[Segment]) -> Iterator[str]:
-    """Yield a warning for segments that went on growing while a later one was being made."""
-    for early in segments:
-        for late in segments:
-            if late.number <= early.number or late.session == early.session:
-                continue
-            if early.until == FOREVER or not late.about:
-                continue
-            try:
-                begun = (late.folder / schema.META.format(late.number)).stat().st_mtime
-                written = early.steps.path.stat().st_mtime
-            except OSError:
-                continue
-            if written > begun + RECENT:
-                yield (
-                    f"two runs seem to have written here at the same time: segment {early.number} "
-                    f"went on after segment {late.number} had begun. Steps of both are taken from "
-                    "the later one; give each run a folder of its own"
-                )

@@ -13,7 +13,7 @@ from lightning_gradwatch.layers import Layout
 from lightning_gradwatch.recording import schema
 from lightning_gradwatch.recording.read import NewerVersionError, read_about
 from lightning_gradwatch.recording.tables import Rows
-from lightning_gradwatch.view.series import Growing
+from lightning_gradwatch.view.growing import Growing
 from lightning_gradwatch.view.tails import LineTail, TableTail
 
 #: A step that no run reaches.

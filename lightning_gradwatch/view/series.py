@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_gradwatch.sample import Ints
 from lightning_gradwatch.view.cells import Cells, Values, concatenate, summarise
+from lightning_gradwatch.view.growing import Growing
 from lightning_gradwatch.view.pyramid import MAX_BYTES, Pyramid
 
 #: Most values read from disk to answer one question; past it bins are wider than asked for.
@@ -22,37 +22,6 @@ MAX_CELLS = 4_000_000
 
 #: Numbers kept to take medians from, and the least and most rows they are taken on.
 SAMPLED, FEWEST, MOST = 4_000_000, 256, 4096
-
-
-class Growing:
-    """An array that is appended to."""
-
-    def __init__(self, dtype: npt.DTypeLike, columns: tuple[int, ...] = ()) -> None:
-        self._array = np.empty((64, *columns), dtype)
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def append(self, values: npt.NDArray[Any]) -> None:
-        """Add values at the end."""
-        stop = self._length + len(values)
-        if stop > len(self._array):
-            larger = np.empty((2 * stop, *self._array.shape[1:]), self._array.dtype)
-            larger[: self._length] = self.values
-            self._array = larger
-        self._array[self._length : stop] = values
-        self._length = stop
-
-    @property
-    def values(self) -> npt.NDArray[Any]:
-        """What was added."""
-        return self._array[: self._length]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory it takes."""
-        return self._array.nbytes
 
 
 @dataclass(frozen=True)

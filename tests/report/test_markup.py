@@ -140,6 +140,19 @@ def test_after_a_fit(tmp_path: Path, recorded: bool):
     )
 
 
+def test_a_run_that_goes_on_while_its_report_is_made(tmp_path: Path):
+    from lightning_gradwatch.recording import RecordingWriter, read_recording
+
+    writer = RecordingWriter(tmp_path, buffer_rows=1)
+    for t in range(5):
+        writer.add(make_sample(t, [1.0], loss=1.0 + t))
+    report = Report.from_recording(read_recording(tmp_path))
+    writer.add(make_sample(5, [1.0], loss=6.0))
+    writer.close([])
+    (about,) = embedded(report.to_html())["run"].values()
+    assert about["steps"] == 6
+
+
 def test_a_folder_with_another_run_in_it_is_not_taken_for_this_one(tmp_path: Path):
     from lightning_gradwatch.recording import RecordingWriter
 

@@ -3,14 +3,14 @@ import { describe, it } from "node:test";
 import { EXCEPTIONS, pixel, table, TABLE } from "../src/colour/maps";
 import type { Scale } from "../src/colour/scale";
 import { spreadBins } from "../src/map/columns";
-import { paint, type Pixels } from "../src/map/pixels";
+import { paint, type PixelInput, type Pixels } from "../src/map/pixels";
 import { mapOf } from "./maps";
 
 const SCALE: Scale = { log: true, relative: false, low: -4, middle: 0, high: 2 };
 const LUT = table("health", "light");
 const special = EXCEPTIONS.light;
 
-function painted(
+function inputOf(
   rows: readonly (readonly number[])[],
   options: {
     scale?: Scale;
@@ -19,11 +19,11 @@ function painted(
     order?: number[];
     medians?: number[];
   } = {},
-): Pixels {
+): PixelInput {
   const bins = rows[0]!.length;
   const steps = Array.from({ length: bins }, (_, i) => i);
   const map = mapOf({ first: steps, last: steps, rows });
-  return paint({
+  return {
     plane: map.planes.extreme!,
     bins,
     order: options.order ?? rows.map((_, i) => i),
@@ -33,7 +33,11 @@ function painted(
     scale: options.scale ?? SCALE,
     map: "health",
     theme: "light",
-  });
+  };
+}
+
+function painted(...given: Parameters<typeof inputOf>): Pixels {
+  return paint(inputOf(...given));
 }
 
 describe("a cell", () => {
@@ -104,26 +108,18 @@ it("rows come in the order asked for", () => {
   assert.deepEqual([...colours], [LUT[0], LUT[(TABLE - 1) / 2]]);
 });
 
-it("1000 layers and 1600 columns are painted in well under 100 ms", () => {
+it("1000 layers and 1600 columns are painted in less than 100 ms of processor time", () => {
+  const bins = 800;
   const rows = Array.from({ length: 1000 }, (_, r) =>
-    Array.from({ length: 800 }, (_, c) => 10 ** Math.sin(r * c)),
+    Array.from({ length: bins }, (_, c) => 10 ** Math.sin(r * c)),
   );
-  painted(rows, { width: 1600, height: 1000 });
-  const steps = Array.from({ length: 800 }, (_, i) => i);
-  const map = mapOf({ first: steps, last: steps, rows });
-  const began = performance.now();
-  paint({
-    plane: map.planes.extreme!,
-    bins: 800,
-    order: rows.map((_, i) => i),
-    medians: rows.map(() => 1),
-    columns: spreadBins(map, 0, 800, 1600),
-    height: 1000,
-    scale: SCALE,
-    map: "health",
-    theme: "light",
+  const input = inputOf(rows, { width: 1600, height: 1000 });
+  // Others may be at work on the machine: the best of a few, and of processor time.
+  const took = Array.from({ length: 5 }, () => {
+    const before = process.cpuUsage();
+    paint(input);
+    const { user, system } = process.cpuUsage(before);
+    return (user + system) / 1000;
   });
-  const took = performance.now() - began;
-  assert.ok(took < 400, `${took.toFixed(0)} ms`);
-  console.log(`# painted in ${took.toFixed(1)} ms`);
+  assert.ok(Math.min(...took) < 100, took.map((ms) => ms.toFixed(0)).join(", "));
 });

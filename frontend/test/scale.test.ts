@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { chooseScale, position } from "../src/colour/scale";
+import { chooseScale, Ruler, type Scale } from "../src/colour/scale";
 import type { JsonNumber, Series } from "../src/data/types";
+
+const position = (scale: Scale, value: number, median: number): number =>
+  new Ruler(scale, median).at(value);
 
 function series(
   medians: readonly JsonNumber[],

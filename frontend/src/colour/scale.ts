@@ -23,21 +23,35 @@ const LEAST_ARM = 3;
 const LEAST_GAIN_ARM = 1;
 const MOST_ARM = 10;
 
-/** Returns a value's coordinate; `median` is that of its row. */
-export function coordinate(scale: Scale, value: number, median: number): number {
-  if (!scale.log) return scale.relative ? value - median : value;
-  const place = value > 0 ? Math.log10(value) : -Infinity;
-  if (!scale.relative) return place;
-  // A row that is zero at most steps has no range of its own: all of it is where it always is.
-  if (!(median > 0)) return value > 0 ? OWN_ARM : 0;
-  return place - Math.log10(median);
-}
+/** Measures the values of one row: what is the same for all of them is worked out once. */
+export class Ruler {
+  private readonly log: boolean;
+  private readonly middle: number;
+  private readonly perBelow: number;
+  private readonly perAbove: number;
+  /** A row that is zero at most steps has no range of its own: all of it is where it always is. */
+  private readonly without: boolean;
 
-/** Returns a position; beyond the ends it goes on past -1 and 1, so that the farthest can be found. */
-export function position(scale: Scale, value: number, median: number): number {
-  const offset = coordinate(scale, value, median) - scale.middle;
-  const arm = offset < 0 ? scale.middle - scale.low : scale.high - scale.middle;
-  return arm > 0 ? offset / arm : 0;
+  constructor(scale: Scale, median: number) {
+    this.log = scale.log;
+    this.without = scale.relative && scale.log && !(median > 0);
+    const own = scale.relative ? (scale.log ? Math.log10(median) : median) : 0;
+    this.middle = scale.middle + own;
+    const [below, above] = [scale.middle - scale.low, scale.high - scale.middle];
+    this.perBelow = below > 0 ? 1 / below : 0;
+    this.perAbove = above > 0 ? 1 / above : 0;
+  }
+
+  /**
+   * Returns the position of a finite value. Beyond the ends it goes on past -1 and 1, so that the
+   * farthest can be found.
+   */
+  at(value: number): number {
+    if (this.without) return value > 0 ? 1 : 0;
+    const place = this.log ? (value > 0 ? Math.log10(value) : -Infinity) : value;
+    const offset = place - this.middle;
+    return offset < 0 ? offset * this.perBelow : offset * this.perAbove;
+  }
 }
 
 /**

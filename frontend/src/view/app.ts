@@ -134,7 +134,10 @@ export class App {
     if (this.frame !== 0) return;
     this.frame = requestAnimationFrame(() => {
       this.frame = 0;
+      const began = performance.now();
       this.update();
+      // For the browser's own profiler, and for benchmarks/view_in_browser.py.
+      performance.measure("gradwatch:update", { start: began });
     });
   }
 

@@ -76,6 +76,7 @@ export class HeatMap {
     const ratio = window.devicePixelRatio;
     if (this.stored?.map !== map || this.painted !== `${rest} ${ratio}`) {
       this.painted = `${rest} ${ratio}`;
+      const began = performance.now();
       const pixels = paint({
         plane: map.planes.extreme ?? new Float32Array(0),
         bins: map.bins,
@@ -88,6 +89,7 @@ export class HeatMap {
         theme,
       });
       this.stored = { map, pixels, image: toCanvas(pixels) };
+      performance.measure("gradwatch:paint", { start: began });
     }
     prepare(this.picture, width, height);
     const { context } = this.picture;

@@ -66,6 +66,7 @@ describe("a link", () => {
     step: 12,
     layer: "net.0",
     finding: 1,
+    of: "compare",
   };
   it("round-trips every part of the state, odd characters too", () => {
     const hash = formatHash("#gradwatch&tagFilter=x", "p.gradwatch.", toParameters(state));

@@ -82,8 +82,10 @@ export function chooseLabels(
   for (const label of candidates) {
     if (own !== undefined && Math.abs(label.line - own.line) < least) continue;
     if (label.line - last < least) continue;
-    labels.push({ ...label, chosen: false });
-    last = label.line;
+    // The text has a height: at both ends it is moved inside.
+    const line = Math.min(order.length - least / 2, Math.max(least / 2, label.line));
+    labels.push({ ...label, line, chosen: false });
+    last = line;
   }
   return labels;
 }

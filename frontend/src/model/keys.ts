@@ -1,5 +1,5 @@
 // The keyboard: a key and a state give the next state. No page is needed to test it.
-import type { ViewState, Window } from "./state";
+import type { Side, ViewState, Window } from "./state";
 
 /** Where a finding is seen: in which map, from which step on, in which row first. */
 export interface Place {
@@ -95,18 +95,23 @@ function chooseRow(state: ViewState, around: Surroundings, by: number): ViewStat
 function chooseFinding(state: ViewState, around: Surroundings, by: number): ViewState {
   const count = around.findings.length;
   if (count === 0) return state;
-  const next =
-    state.finding === null ? (by > 0 ? 0 : count - 1) : (state.finding + by + count) % count;
+  const now = state.of === "run" ? state.finding : null;
+  const next = now === null ? (by > 0 ? 0 : count - 1) : (now + by + count) % count;
   return showFinding(state, around, next);
 }
 
 /** Returns the state that shows where a finding is: its first step pinned, its first layer chosen. */
-export function showFinding(state: ViewState, around: Surroundings, index: number): ViewState {
+export function showFinding(
+  state: ViewState,
+  around: Surroundings,
+  index: number,
+  side: Side = "run",
+): ViewState {
   const finding = around.findings[index];
   if (finding === undefined) return state;
   const pinned = pin(state, around, finding.step);
   const { series, layer } = finding;
-  return { ...pinned, finding: index, series, layer: layer ?? state.layer };
+  return { ...pinned, finding: index, of: side, series, layer: layer ?? state.layer };
 }
 
 /** Moves the window so that it shows a step. */

@@ -3,6 +3,9 @@
 import { MAPS, type MapName } from "../colour/maps";
 import { ORDERS, type RowOrder } from "../map/rows";
 
+/** The run that a finding is one of, where two are shown. */
+export const SIDES = ["run", "compare"] as const;
+export type Side = (typeof SIDES)[number];
 export const SCALES = ["absolute", "own"] as const;
 export type ScaleName = (typeof SCALES)[number];
 
@@ -23,6 +26,7 @@ export interface ViewState {
   readonly layer: string | null;
   /** Chosen finding, by its place in the diagnosis. */
   readonly finding: number | null;
+  readonly of: Side;
 }
 
 export interface Window {
@@ -41,6 +45,7 @@ export const START: ViewState = {
   step: null,
   layer: null,
   finding: null,
+  of: "run",
 };
 
 /** Returns the parts of an address that differ from the start. */
@@ -60,6 +65,7 @@ export function toParameters(state: ViewState): Record<string, string> {
   put("step", state.step, null);
   put("layer", state.layer, null);
   put("finding", state.finding, null);
+  if (state.finding !== null) put("of", state.of, START.of);
   return result;
 }
 
@@ -83,5 +89,6 @@ export function fromParameters(given: Readonly<Record<string, string | undefined
     step: whole("step"),
     layer: given.layer ?? null,
     finding: whole("finding"),
+    of: choice("of", SIDES, START.of),
   };
 }

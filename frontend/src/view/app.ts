@@ -3,7 +3,7 @@ import { toNumber, type RunEntry, type Source } from "../data/types";
 import { openAddress, type Address } from "../model/address";
 import { pressKey, showFinding } from "../model/keys";
 import { formatNumber, formatStep } from "../model/numbers";
-import { fromParameters, toParameters, type ViewState } from "../model/state";
+import { fromParameters, SIDES, toParameters, type ViewState } from "../model/state";
 import { titleOf } from "../model/words";
 import { Detail } from "./detail";
 import { Diagnosis } from "./diagnosis";
@@ -151,7 +151,7 @@ export class App {
     this.root.classList.toggle("narrow", narrow);
     this.root.classList.toggle("double", this.parts.length > 1);
     this.shown = this.parts
-      .map(({ model }) => prepareRun(model, this.state))
+      .map(({ model }, place) => prepareRun(model, this.state, SIDES[place]!))
       .filter((one) => one !== null);
     this.say();
     const [lead] = this.shown;
@@ -161,11 +161,12 @@ export class App {
       this.parts[0]?.model.run?.series ?? [],
       lead?.series.name ?? this.state.series,
     );
-    for (const { model, diagnosis } of this.parts) {
+    this.parts.forEach(({ model, diagnosis }, place) => {
       diagnosis.element.hidden = model.run === undefined;
-      if (model.run !== undefined)
-        diagnosis.update(model.run, this.state.finding, this.parts.length > 1);
-    }
+      if (model.run === undefined) return;
+      const chosen = this.state.of === SIDES[place] ? this.state.finding : null;
+      diagnosis.update(model.run, chosen, this.parts.length > 1);
+    });
     this.main.classList.toggle("without", lead === undefined);
     if (lead === undefined) return;
     this.scene = prepareScene(this.shown, this.state, this.themes.theme, narrow);
@@ -229,10 +230,11 @@ export class App {
 
   /** Shows the place of a finding in the map. */
   private point(finding: number, pane: Pane): void {
-    const part = this.parts.find((one) => one.pane === pane);
-    const one = this.shown.find(({ model }) => model === part?.model);
+    const place = this.parts.findIndex((one) => one.pane === pane);
+    const one = this.shown.find(({ model }) => model === this.parts[place]?.model);
     if (one === undefined || this.scene === undefined) return;
-    this.set(showFinding(this.state, surroundings(one, this.scene.extent), finding));
+    const around = surroundings(one, this.scene.extent);
+    this.set(showFinding(this.state, around, finding, SIDES[place]));
     pane.show();
   }
 
@@ -269,8 +271,8 @@ export class App {
   private speak(): void {
     const [lead] = this.shown;
     if (lead === undefined) return;
-    const { step, layer, finding } = this.state;
-    const told = finding === null ? undefined : lead.run.findings[finding];
+    const { step, layer } = this.state;
+    const told = lead.finding === null ? undefined : lead.run.findings[lead.finding];
     const row = lead.series.rows.findIndex(({ name }) => name === layer);
     const at = lead.model.step.value;
     const values =

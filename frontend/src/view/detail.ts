@@ -36,8 +36,9 @@ function stepTable(step: Step): HTMLElement[] {
     ["Loss", show(step.loss)],
     ["Global norm", show(step.global_norm)],
   ];
-  if (toNumber(step.clipped_norm) !== toNumber(step.global_norm)) {
-    entries.push(["after clipping", show(step.clipped_norm)]);
+  const { clipped_norm: clipped } = step;
+  if (clipped !== null && toNumber(clipped) !== toNumber(step.global_norm)) {
+    entries.push(["after clipping", show(clipped)]);
   }
   entries.push(["Learning rate", show(step.lr)]);
   if (step.epoch !== null) {

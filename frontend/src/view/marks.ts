@@ -24,7 +24,12 @@ export class Marks {
     this.element.append(this.buttons, this.bars.canvas);
   }
 
-  update({ run }: Shown, scene: Scene, width: number, xOf: (step: number) => number): void {
+  update(
+    { run, finding }: Shown,
+    scene: Scene,
+    width: number,
+    xOf: (step: number) => number,
+  ): void {
     const { from, to } = scene.window;
     const marks = markersOf(run.findings, run.actions);
     fill(this.buttons, JSON.stringify(marks), () =>
@@ -57,7 +62,7 @@ export class Marks {
       const left = hidden ? x : Math.max(x, taken + BUTTON);
       if (!hidden) taken = left;
       button.style.left = `${left}px`;
-      const isChosen = mark.kind === "finding" && mark.index === scene.state.finding;
+      const isChosen = mark.kind === "finding" && mark.index === finding;
       setAttribute(button, "aria-pressed", String(isChosen));
     });
     this.draw(run, scene, width, xOf);

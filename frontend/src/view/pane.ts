@@ -117,7 +117,8 @@ export class Pane {
   private drawOverlay(): void {
     const { lines, run, series } = this.shown!;
     const { state, step } = this.scene!;
-    const finding = state.finding === null ? undefined : run.findings[state.finding];
+    const chosen = this.shown!.finding;
+    const finding = chosen === null ? undefined : run.findings[chosen];
     const line = state.layer === null ? -1 : lines.indexOf(state.layer);
     const hover = this.hover;
     this.heat.drawOverlay({

@@ -16,6 +16,8 @@ interface Dots {
 }
 
 const AXIS = 26;
+/** Most layers that a line connects. */
+const LINES = 150;
 
 export class Profile {
   readonly element = h("div", { class: "profile" });
@@ -174,7 +176,8 @@ export class Profile {
         {},
         ...Array.from({ length: runs }, (_, i) => ({
           stroke: () => style(i === 0 ? "--accent" : "--blue"),
-          width: 1,
+          // Between hundreds of dots a line is a tangle.
+          width: lines.length > LINES ? 0 : 1,
           spanGaps: true,
           points: { show: false },
         })),

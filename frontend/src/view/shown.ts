@@ -5,7 +5,7 @@ import { toNumber, type Run, type Series } from "../data/types";
 import { arrange, type Arrangement } from "../map/rows";
 import { glyphOf } from "../model/markers";
 import type { Surroundings } from "../model/keys";
-import type { ViewState, Window } from "../model/state";
+import type { Side, ViewState, Window } from "../model/state";
 import { rowsFor, seriesFor } from "../model/words";
 import type { Mark } from "./linechart";
 import type { RunModel } from "./runmodel";
@@ -19,6 +19,8 @@ export interface Shown {
   readonly medians: readonly number[];
   /** Name of each line's row, from top to bottom. */
   readonly lines: readonly string[];
+  /** Place of the chosen finding, if it is one of this run. */
+  readonly finding: number | null;
 }
 
 /** What all parts share. */
@@ -36,7 +38,7 @@ export interface Scene {
 /** Changes the state; the page follows. */
 export type Change = (next: Partial<ViewState>) => void;
 
-export function prepareRun(model: RunModel, state: ViewState): Shown | null {
+export function prepareRun(model: RunModel, state: ViewState, side: Side): Shown | null {
   const run = model.run;
   const series = model.series(state);
   if (run === undefined || series === undefined || run.steps === 0) return null;
@@ -48,6 +50,7 @@ export function prepareRun(model: RunModel, state: ViewState): Shown | null {
     arrangement,
     medians: series.rows.map((row) => toNumber(row.median)),
     lines: arrangement.order.map((row) => series.rows[row]!.name),
+    finding: state.of === side ? state.finding : null,
   };
 }
 
@@ -96,8 +99,7 @@ export function surroundings({ run, lines }: Shown, extent: Window): Surrounding
 /** Vertical marks in the charts: the pinned step, and the chosen finding. */
 export function marksOf(shown: Shown, scene: Scene): readonly Mark[] {
   const marks: Mark[] = [];
-  const finding =
-    scene.state.finding === null ? undefined : shown.run.findings[scene.state.finding];
+  const finding = shown.finding === null ? undefined : shown.run.findings[shown.finding];
   if (finding !== undefined) {
     const { colour } = glyphOf(finding.code);
     marks.push({ step: finding.first_step, colour, dashed: true });

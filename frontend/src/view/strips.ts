@@ -94,6 +94,7 @@ function linesOf(strip: Strip, rows: readonly Row[], map: BinMap): Line[] {
     if (!values.some((value) => value !== -Infinity)) continue;
     const before = lines[0];
     if (before !== undefined) {
+      if (!values.some(Number.isFinite)) continue;
       const first = plane.subarray(before.row * map.bins, (before.row + 1) * map.bins);
       if (values.every((value, bin) => isAbout(value, first[bin]!))) continue;
     }

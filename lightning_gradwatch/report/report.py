@@ -250,5 +250,5 @@ class Report:
                 f"cannot save a report as {str(path)!r}: its suffix {path.suffix!r} is none of "
                 f"{', '.join(writers)}"
             )
-        path.write_text(writers[path.suffix.lower()](), encoding="utf-8")
+        path.write_text(writers[path.suffix.lower()](), encoding="utf-8", errors="replace")
         return path

@@ -70,6 +70,11 @@ def _inside(path: str, root: str) -> bool:
     return os.path.commonpath([os.path.realpath(path), root]) == root
 
 
+def readable(name: str) -> str:
+    """Return a name without bytes that are no text: it has to go to a browser and come back."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
 def natural(name: str) -> list[tuple[int, int | str]]:
     """Return a sort key that puts `version_2` before `version_10`.
 
@@ -141,7 +146,7 @@ class Catalogue:
                 problems.append(f"there is no directory {str(folder)!r}")
                 continue
             for run, path in find_recordings(local):
-                run = f"{name}/{run}" if name else run
+                run = readable(f"{name}/{run}" if name else run)
                 found[run if run not in found else f"{run}/{path.name}"] = path
         self.problems = tuple(problems)
         self._found = {run: found[run] for run in sorted(found, key=natural)}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightning_gradwatch.view import answers
+from lightning_gradwatch.view.catalogue import readable
 from lightning_gradwatch.view.message import decode
 from lightning_gradwatch.view.series import Series
 from lightning_gradwatch.view.shown import Shown
@@ -30,6 +31,7 @@ EXACT, STEPS = 20_000, 24
 
 def embed(runs: Mapping[str, Shown], logdir: str = "") -> dict[str, Any]:
     """Return everything that the page asks for, for runs by name."""
+    runs = {readable(name): run for name, run in runs.items()}
     found = {name: answers.describe(run, name) for name, run in runs.items()}
     return {
         "format": answers.FORMAT,
@@ -100,4 +102,5 @@ def _loudest(series: Series) -> list[int]:
 def as_script(data: Mapping[str, Any]) -> str:
     """Return JSON that may stand in a script element: nothing in it can end that."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return text.encode("utf-8", "replace").decode("utf-8")  # names on disk need not be text

@@ -20,7 +20,9 @@ def encode(header: Mapping[str, Any], planes: Sequence[npt.NDArray[np.float32]])
         header: Plain values.
         planes: Any shapes; written in order, row by row.
     """
-    text = json.dumps(json_safe(header), ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(json_safe(header), ensure_ascii=False, allow_nan=False).encode(
+        "utf-8", "replace"
+    )
     text += b" " * (-len(text) % 4)
     data = [np.ascontiguousarray(each, "<f4").tobytes() for each in planes]
     return b"".join([struct.pack("<I", len(text)), text, *data])

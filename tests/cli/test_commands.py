@@ -178,6 +178,11 @@ def test_names_that_the_terminal_cannot_show(tmp_path: Path):
         )  # fmt: skip
         assert done.returncode == (command == "check"), done.stderr
         assert done.stdout.isascii()
+    (run,) = (path.name for path in tmp_path.iterdir())
+    for name in ("r.html", "r.md"):
+        file = tmp_path / name
+        assert main(["report", str(tmp_path), "--run", run, "-o", str(file)]) == 0
+        assert "exploding gradients" in file.read_text(encoding="utf-8")
 
 
 def spent() -> float:

@@ -107,3 +107,14 @@ def test_a_walk_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
         catalogue = Catalogue({"": tmp_path})
         assert catalogue.look() == {}
     assert list(catalogue.look()) == ["v0"]
+
+
+def test_a_name_that_is_no_text_comes_back_from_the_browser(tmp_path: Path):
+    record(tmp_path / "bad \udcff" / "gradwatch")
+    record(tmp_path / "bad \udcfe" / "gradwatch")
+    catalogue = Catalogue({"": tmp_path})
+    names = list(catalogue.look())
+    assert names == ["bad ?", "bad ?/gradwatch"]
+    for name in names:
+        assert name.encode()
+        assert catalogue.open(name) is not None

@@ -23,6 +23,9 @@ MAX_CELLS = 4_000_000
 #: Numbers kept to take medians from, and the least and most rows they are taken on.
 SAMPLED, FEWEST, MOST = 4_000_000, 256, 4096
 
+#: Multiples of the golden ratio, modulo one, in integers: as even as numbers can be spread.
+_GOLDEN, _FULL = np.uint64(0x9E3779B1), np.uint64(2**32)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -86,10 +89,11 @@ class Series:
         self._pyramid = Pyramid(len(rows), base, max_bytes)
         self._steps = Growing(np.int64)
         self._highest = np.iinfo(np.int64).min
-        self._stride = 1
+        self._limit = int(_FULL)  # columns whose place is below it are kept
         self._most = min(MOST, max(FEWEST, SAMPLED // max(1, len(rows))))
         self._sample = Growing(np.float32, (len(rows),))
-        self._points: tuple[int, npt.NDArray[np.float32]] | None = None
+        self._places = Growing(np.uint64)
+        self._points: tuple[tuple[int, int], npt.NDArray[np.float32]] | None = None
         self._low = np.full(len(rows), np.inf, np.float32)
         self._high = np.full(len(rows), -np.inf, np.float32)
         self._bad = np.zeros(len(rows), np.int64)
@@ -141,17 +145,26 @@ class Series:
         self._low = np.minimum(self._low, least.min(axis=0))
 
     def _keep(self, start: int, values: Values) -> None:
-        """Keep evenly spaced columns, to take medians from."""
-        first = -start % self._stride
-        self._sample.append(values[first :: self._stride])
+        """Keep columns spread evenly over the run, to take medians from.
+
+        Every n-th one would not do: where optimizers take turns, all would be those of one.
+        """
+        places = (np.arange(start, start + len(values), dtype=np.uint64) * _GOLDEN) % _FULL
+        chosen = places < self._limit
+        self._sample.append(values[chosen])
+        self._places.append(places[chosen])
         while len(self._sample) > self._most:
-            thinned = Growing(np.float32, (len(self.rows),))
-            thinned.append(self._sample.values[::2])
-            self._sample, self._stride = thinned, 2 * self._stride
+            self._limit //= 2
+            left = self._places.values < self._limit
+            sample, places = self._sample.values[left], self._places.values[left]
+            self._sample = Growing(np.float32, (len(self.rows),))
+            self._places = Growing(np.uint64)
+            self._sample.append(sample)
+            self._places.append(places)
 
     def _quantiles(self) -> npt.NDArray[np.float32]:
         known = len(self._sample)
-        if self._points is None or self._points[0] != known:
+        if self._points is None or self._points[0] != (self._limit, known):
             values = np.asarray(self._sample.values, np.float32)
             values = np.where(np.isfinite(values), values, np.float32(np.nan)).T
             values = np.sort(values, axis=1)  # NaN comes last
@@ -161,22 +174,22 @@ class Series:
                 place = np.round(share * np.maximum(count - 1, 0)).astype(np.intp)
                 if known:
                     points[i] = values[np.arange(len(values)), place]
-            self._points = known, points
+            self._points = (self._limit, known), points
         return self._points[1]
 
     @property
     def low(self) -> Values:
-        """5 % point of each row's finite values, on evenly spaced steps, shape (C,)."""
+        """5 % point of each row's finite values, on steps spread over the run, shape (C,)."""
         return np.asarray(self._quantiles()[0])
 
     @property
     def median(self) -> Values:
-        """Median of each row's finite values, on evenly spaced steps, shape (C,)."""
+        """Median of each row's finite values, on steps spread over the run, shape (C,)."""
         return np.asarray(self._quantiles()[1])
 
     @property
     def high(self) -> Values:
-        """95 % point of each row's finite values, on evenly spaced steps, shape (C,)."""
+        """95 % point of each row's finite values, on steps spread over the run, shape (C,)."""
         return np.asarray(self._quantiles()[2])
 
     @property

@@ -69,13 +69,14 @@ def describe(run: Shown, name: str) -> dict[str, Any]:
                 for finding in report.findings
             ],
             "actions": [action.to_dict() for action in run.actions],
-            "layers": _layers(run, report),
-            "series": [_series(series) for series in run.series.values() if series.present],
             "segments": run.segments(),
             "config": run.config,
             "environment": run.environment,
         }
     )
+    # Long, and plain already.
+    answer["layers"] = _layers(run, report)
+    answer["series"] = [_series(series) for series in run.series.values() if series.present]
     return answer
 
 
@@ -118,7 +119,7 @@ def _layers(run: Shown, report: Report) -> list[dict[str, Any]]:
         {
             "name": name,
             "kind": layout.kinds[i],
-            "parameters": layout.parameters[starts[i] : starts[i + 1]],
+            "parameters": list(layout.parameters[starts[i] : starts[i + 1]]),
             "elements": sum(layout.numel[starts[i] : starts[i + 1]]),
             "nonfinite": int(norms.nonfinite[i]),
             "findings": touching.get(name, []),

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+from lightning_gradwatch import Finding, Severity
 from lightning_gradwatch.cli.main import main
 from lightning_gradwatch.recording import RecordingWriter
 from lightning_gradwatch.testing import make_sample
@@ -24,15 +25,30 @@ def test_a_run_grows_while_it_is_looked_at_and_focus_stays(tab: Tab, logs: Path)
             writer.add(make_sample(step, {"a.weight": 1.0, "b.weight": 2.0}, loss=1.0, lr=0.1))
         writer.flush()
 
+    def find(last: int) -> None:
+        lived = f"It goes on until step {last}."
+        writer.finding(
+            Finding(
+                "stalled", Severity.WARNING, ("a",), 3, last, last - 2, {}, lived, "Why", ("x", "y")
+            )
+        )
+
     grow(range(50))
+    find(49)
     page = tab(run="growing")
     page.until(lambda: "step 49" in page.text(".status"))
+    page.ui.get_by_text("or something else").click()
     slider = page.ui.get_by_label("Step", exact=True)
     slider.focus()
-    slider.evaluate("e => { window.kept = e; }")
+    slider.evaluate("e => { window.kept = [e, document.querySelector('.card details')]; }")
     grow(range(50, 90))
+    find(89)
     page.until(lambda: "step 89" in page.text(".status"))
-    assert slider.evaluate("e => e === document.activeElement && e === window.kept")
+    assert slider.evaluate("e => e === document.activeElement && e === window.kept[0]")
+    # The words have changed; what was unfolded still is.
+    page.until(lambda: "until step 89" in page.text(".card"))
+    folded = page.ui.locator(".card details").first
+    assert folded.evaluate("e => e === window.kept[1] && e.open")
     # What follows the end goes with it; no reload, no click.
     page.until(lambda: "step 89 (the last)" in page.text(".profile .subtitle"))
     writer.close([])

@@ -4,7 +4,7 @@ import { openAddress, type Address } from "../model/address";
 import { pressKey, showFinding } from "../model/keys";
 import { formatNumber, formatStep } from "../model/numbers";
 import { fromParameters, SIDES, toParameters, type ViewState } from "../model/state";
-import { titleOf } from "../model/words";
+import { mapsOf, titleOf } from "../model/words";
 import { Detail } from "./detail";
 import { Diagnosis } from "./diagnosis";
 import { h, setText } from "./dom";
@@ -305,6 +305,12 @@ export class App {
       !this.runs.some(({ run }) => run === wanted)
     ) {
       texts.unshift(`There is no run "${wanted}" here; this is "${this.runs[0]!.run}".`);
+    }
+    const blank = this.parts.map(({ model }) => model.run).filter((run) => run !== undefined);
+    for (const { run, steps, series } of blank) {
+      if (steps > 0 && mapsOf(series).length === 0) {
+        texts.push(`In "${run}" no layer has had a gradient other than zero, so there is no map.`);
+      }
     }
     this.message.hidden = texts.length === 0;
     setText(this.message, texts.join("\n"));

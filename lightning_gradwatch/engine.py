@@ -176,6 +176,7 @@ class Engine:
             epochs=self._epochs,
             config=self.run.config,
             environment=self.run.environment,
+            folder=self.run.recording_dir,
         )
 
     # ------------------------------------------------------------------ one step

@@ -1,4 +1,4 @@
-"""The `Callback` class to inherit from: of the namespace that the user has imported.
+"""Which Lightning it is: the `Callback` to inherit from, of the namespace that the user imported.
 
 `pytorch_lightning` and `lightning.pytorch` are two packages with unrelated classes. A Trainer takes
 either, but LightningCLI checks types, and importing the one that is not in use costs seconds.
@@ -11,6 +11,16 @@ import sys
 from typing import Any
 
 _NAMESPACES = ("lightning.pytorch", "pytorch_lightning")
+
+
+def lightning() -> Any:
+    """Return the Lightning package to build on: the one imported already, or the first there is.
+
+    Raises:
+        ImportError: neither namespace is installed.
+    """
+    callback_base()
+    return sys.modules[next(name for name in _NAMESPACES if name in sys.modules)]
 
 
 def callback_base() -> type[Any]:

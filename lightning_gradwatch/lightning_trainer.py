@@ -17,6 +17,7 @@ import torch
 
 from lightning_gradwatch.errors import ConfigurationError, GradWatchWarning
 from lightning_gradwatch.hands import Hands
+from lightning_gradwatch.recording.remote import is_remote
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
 from lightning_gradwatch.version import __version__
@@ -116,15 +117,17 @@ class TrainerView:
         """What reporters are told of the run."""
         trainer = self._trainer
         loggers = [] if trainer.fast_dev_run else list(trainer.loggers)
-        log_dir = _log_dir(loggers) if trainer.is_global_zero else None
-        recording: Path | None = None
+        place = _log_dir(loggers) if trainer.is_global_zero else None
+        recording: str | None = None
         if isinstance(settings.record, str):
-            recording = Path(settings.record)
-        elif settings.record and log_dir is not None:
-            recording = log_dir / "gradwatch"
+            recording = settings.record
+        elif settings.record and place is not None:
+            recording = f"{place.rstrip('/')}/gradwatch"
+        remote = is_remote(recording)
         return RunInfo(
-            log_dir=log_dir,
-            recording_dir=recording,
+            log_dir=None if place is None or is_remote(place) else Path(place),
+            recording_dir=None if recording is None or remote else Path(recording),
+            recording_address=recording if remote else None,
             loggers=loggers,
             log_every_n_steps=self.log_every(settings),
             config=config,
@@ -181,14 +184,15 @@ def _is_users(method: Any) -> bool:
     return not home.startswith(("pytorch_lightning.", "lightning.pytorch.", "lightning_gradwatch."))
 
 
-def _log_dir(loggers: Sequence[Any]) -> Path | None:
-    """Directory of the run that a logger gives; the first one that gives any."""
+def _log_dir(loggers: Sequence[Any]) -> str | None:
+    """Directory of the run that a logger gives; an address only where none is local."""
+    places = []
     for logger in loggers:
         place = getattr(logger, "log_dir", None)
         if place is None and getattr(logger, "save_dir", None) is not None:
             # W&B, MLflow and others share one directory among runs: name and version tell them.
             parts = (logger.save_dir, logger.name, logger.version)
-            place = Path(*(str(part) for part in parts if part is not None))
-        if place is not None and "://" not in str(place):
-            return Path(place)
-    return None
+            place = "/".join(str(part) for part in parts if part is not None)
+        if place is not None:
+            places.append(str(place))
+    return min(places, key=is_remote, default=None)

@@ -18,6 +18,7 @@ from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.probe import StepContext
+from lightning_gradwatch.recording.remote import is_remote
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.seen import Seen
 from lightning_gradwatch.settings import Settings
@@ -109,12 +110,15 @@ class GradientWatcher(Seen):
 
     def __enter__(self) -> GradientWatcher:
         settings = self._engine.settings
-        place = Path(settings.record) if isinstance(settings.record, str) else None
+        place = settings.record if isinstance(settings.record, str) else None
+        remote = is_remote(place)
+        folder = Path(place) if place is not None and not remote else None
         self._engine.start(
             self._model,
             self._optimizers,
             RunInfo(
-                recording_dir=place,
+                recording_dir=folder,
+                recording_address=place if remote else None,
                 log_every_n_steps=self._log_every,
                 config=settings.to_dict(),
                 environment={
@@ -128,7 +132,7 @@ class GradientWatcher(Seen):
             Hands(
                 schedulers=lambda: self._schedulers,
                 stop=self._stop,
-                folder=None if place is None else place / "batches",
+                folder=None if folder is None else folder / "batches",
             ),
         )
         self._engine.begin_batch()

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Parts that may know torch, and the ones that may know Lightning.
 TORCH = {
     "probe", "actions", "culprit", "engine.py", "watcher.py", "callback.py", "lightning_trainer.py",
-    "lightning_replay.py", "before_start",
+    "lightning_replay.py", "before_start", "demo.py",
 }  # fmt: skip
 LIGHTNING = {"lightning_base.py"}
 
@@ -46,6 +46,8 @@ def test_reading_and_reporting_import_neither_torch_nor_lightning():
         "from lightning_gradwatch import Finding, History, Report, Sample, Severity\n"
         "import lightning_gradwatch.detectors, lightning_gradwatch.diagnosis\n"
         "import lightning_gradwatch.recording, lightning_gradwatch.reporters\n"
+        "import lightning_gradwatch.tensorboard.plugin, lightning_gradwatch.view.live\n"
+        "import lightning_gradwatch.cli.main, lightning_gradwatch.view.embedded\n"
         "bad = {'torch', 'lightning', 'pytorch_lightning'} & set(sys.modules)\n"
         "assert not bad, bad\n"
     )

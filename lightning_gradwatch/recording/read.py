@@ -60,7 +60,7 @@ def read_recording(path: str | Path) -> Recording:
     for number in numbers:
         try:
             segment = _read_segment(folder, number, problems)
-        except _NewerVersionError as error:
+        except NewerVersionError as error:
             newer.append(str(error))
         else:
             segments += [segment] if segment is not None else []
@@ -69,7 +69,7 @@ def read_recording(path: str | Path) -> Recording:
     return _join(folder, segments, problems + newer)
 
 
-class _NewerVersionError(ValueError):
+class NewerVersionError(ValueError):
     """The segment was written by a version of this package that is newer than this one."""
 
 
@@ -77,7 +77,7 @@ def _read_segment(folder: Path, number: int, problems: list[str]) -> _Segment | 
     """Read one segment; None if its layout is not known, with the reason in `problems`."""
     events, trouble = read_lines(folder / schema.EVENTS.format(number))
     problems += [trouble] * bool(trouble)
-    about = _read_about(folder / schema.META.format(number), problems)
+    about = read_about(folder / schema.META.format(number), problems)
     layout = Layout((), (), (), (), (), ())
     if about is None:
         if not events:
@@ -118,13 +118,17 @@ def _read_segment(folder: Path, number: int, problems: list[str]) -> _Segment | 
     )
 
 
-def _read_about(path: Path, problems: list[str]) -> Mapping[str, Any] | None:
-    """Read a segment's JSON; None if it is missing, torn or makes no sense."""
+def read_about(path: Path, problems: list[str]) -> Mapping[str, Any] | None:
+    """Read a segment's JSON; None if it is missing, torn or makes no sense.
+
+    Raises:
+        NewerVersionError: It was written by a newer version of this package.
+    """
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         version = int(about["format_version"])
         if version > schema.FORMAT_VERSION:
-            raise _NewerVersionError(
+            raise NewerVersionError(
                 f"{path.name} has format version {version}; this lightning_gradwatch reads up to "
                 f"{schema.FORMAT_VERSION}: pip install --upgrade lightning-gradwatch"
             )
@@ -132,7 +136,7 @@ def _read_about(path: Path, problems: list[str]) -> Mapping[str, Any] | None:
     except FileNotFoundError:
         # Normal for a run that has claimed its number and not made its first step.
         return None
-    except _NewerVersionError:
+    except NewerVersionError:
         raise
     except (ValueError, KeyError, TypeError, OSError) as error:
         problems.append(f"{path.name} cannot be read, so its segment is left out ({error})")

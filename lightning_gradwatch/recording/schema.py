@@ -18,6 +18,7 @@ META = "segment-{:04d}.json"
 STEPS = "segment-{:04d}.steps.npy"
 UPDATES = "segment-{:04d}.updates.npy"
 PROFILES = "segment-{:04d}.profiles.jsonl"
+FLOW = "segment-{:04d}.flow.jsonl"
 EVENTS = "segment-{:04d}.events.jsonl"
 
 
@@ -58,11 +59,23 @@ def updates_dtype(parameters: int) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
+def number_of(name: str) -> int | None:
+    """Return the number of the segment that a file belongs to; None if it belongs to none.
+
+    Example:
+        >>> number_of("segment-0012.steps.npy"), number_of("events.out.tfevents.1")
+        (12, None)
+    """
+    if not name.startswith("segment-"):
+        return None
+    number = name[len("segment-") :].partition(".")[0]
+    return int(number) if number.isdecimal() else None
+
+
 def segment_numbers(folder: Path) -> list[int]:
     """Return the numbers of the segments in a folder, ascending; none if there is no folder."""
-    names = (path.name for path in folder.glob("segment-*")) if folder.is_dir() else ()
-    numbers = (name[len("segment-") :].partition(".")[0] for name in names)
-    return sorted({int(number) for number in numbers if number.isdecimal()})
+    names = [path.name for path in folder.glob("segment-*")] if folder.is_dir() else []
+    return sorted({n for name in names if (n := number_of(name)) is not None})
 
 
 def recording_folder(path: str | Path) -> Path:

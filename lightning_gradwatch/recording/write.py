@@ -25,9 +25,10 @@ from lightning_gradwatch.recording.events import (
     diagnosis_entry,
     finding_entry,
 )
+from lightning_gradwatch.recording.flow import FlowLines
 from lightning_gradwatch.recording.jsonsafe import json_safe
 from lightning_gradwatch.recording.tables import ROWS, TableWriter
-from lightning_gradwatch.sample import Floats, Sample, Update
+from lightning_gradwatch.sample import Floats, ModuleFlow, Sample, Update
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -45,6 +46,7 @@ class RecordingWriter:
         environment: Versions and devices, kept with each segment.
         buffer_rows: Steps collected before a block is written.
         flush_seconds: Longest time that a step waits to be written while steps arrive.
+        first: Smallest number of a segment, where those before it are elsewhere.
         clock: Seconds since any fixed point; given by tests.
 
     Raises:
@@ -71,18 +73,21 @@ class RecordingWriter:
         environment: Mapping[str, str] | None = None,
         buffer_rows: int = ROWS,
         flush_seconds: float = 5.0,
+        first: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = Path(folder)
         self._rows = check_int("buffer_rows", buffer_rows, at_least=1)
         self._patience = check_number("flush_seconds", flush_seconds, at_least=0.0)
         self._clock = clock
+        self._first = first
         self._about = {"config": dict(config or {}), "environment": dict(environment or {})}
         self._session = uuid.uuid4().hex
         self._layout: Layout | None = None
         self._steps: TableWriter | None = None
         self._updates: TableWriter | None = None
         self._profiles: LineWriter | None = None
+        self._flow: LineWriter | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._claim()
         self._flushed = clock()
@@ -90,7 +95,7 @@ class RecordingWriter:
 
     def _claim(self) -> None:
         """Take the next free number by creating its event log."""
-        number = max(schema.segment_numbers(self.folder), default=-1) + 1
+        number = max([self._first - 1, *schema.segment_numbers(self.folder)]) + 1
         while True:
             try:
                 self._events = LineWriter(self.folder / schema.EVENTS.format(number))
@@ -164,6 +169,8 @@ class RecordingWriter:
         if sample.flow is not None:
             for profile in sample.flow.time_profiles:
                 self._add_profile(sample, profile.module, profile.grad_norm)
+            if sample.flow.modules is not None:
+                self._add_flow(sample, sample.flow.modules)
         if steps.full or self._clock() - self._flushed >= self._patience:
             self.flush()
 
@@ -194,6 +201,12 @@ class RecordingWriter:
             }
         )
 
+    def _add_flow(self, sample: Sample, flow: ModuleFlow) -> None:
+        if self._flow is None:
+            self._flow = LineWriter(self.folder / schema.FLOW.format(self.number))
+            self._flow_lines = FlowLines()
+        self._flow.add(self._flow_lines.entry(sample.step, sample.optimizer, flow))
+
     def finding(self, finding: Finding) -> None:
         """Record a finding at once, with every step before it.
 
@@ -213,7 +226,7 @@ class RecordingWriter:
         Raises:
             OSError: A file cannot be written.
         """
-        for part in (self._steps, self._updates, self._profiles, self._events):
+        for part in (self._steps, self._updates, self._profiles, self._flow, self._events):
             if part is not None:
                 part.flush()
         self._flushed = self._clock()
@@ -235,16 +248,16 @@ class RecordingWriter:
     def abandon(self) -> None:
         """Close the files as they are: the disk takes no more."""
         self._closed = True
-        for part in (self._events, self._profiles, self._updates, self._steps):
+        for part in (self._events, self._flow, self._profiles, self._updates, self._steps):
             if part is not None:
                 part.abandon()
 
     def _close_segment(self) -> None:
         with ExitStack() as stack:
-            for part in (self._events, self._profiles, self._updates, self._steps):
+            for part in (self._events, self._flow, self._profiles, self._updates, self._steps):
                 if part is not None:
                     stack.callback(part.close)
-        self._steps = self._updates = self._profiles = self._layout = None
+        self._steps = self._updates = self._profiles = self._flow = self._layout = None
 
 
 def _narrow(values: Floats, largest: float = float("inf")) -> npt.NDArray[np.floating[Any]]:

@@ -1,4 +1,4 @@
-"""The report of a run: plain data, shown as text, markdown, JSON or in colour."""
+"""The report of a run: plain data, shown as text, markdown, JSON, HTML or in colour."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lightning_gradwatch.report.grouping import ROWS
 from lightning_gradwatch.report.interventions import Intervention, merge_actions
 from lightning_gradwatch.report.markdown import to_markdown
 from lightning_gradwatch.report.series import Series
+from lightning_gradwatch.report.source import Source
 from lightning_gradwatch.report.text import to_text
 from lightning_gradwatch.report.verdict import headline, verdict
 
@@ -48,6 +49,7 @@ class Report:
         config: GradWatch's arguments, as plain values.
         environment: Versions, device, strategy, precision.
         problems: What could not be read or written, one sentence each.
+        source: The run itself, which the view in the HTML file is drawn from.
 
     Example:
         >>> from lightning_gradwatch.history import History
@@ -77,6 +79,7 @@ class Report:
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    source: Source = field(default_factory=Source, repr=False, compare=False)
 
     @classmethod
     def build(
@@ -89,6 +92,7 @@ class Report:
         config: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         problems: Iterable[str] = (),
+        folder: Path | None = None,
     ) -> Report:
         """Build a report from a live `History` or from a `Recording` read back from disk.
 
@@ -100,8 +104,10 @@ class Report:
             config: GradWatch's arguments.
             environment: Versions and devices.
             problems: What could not be read or written.
+            folder: Where the run is recorded, if it is.
         """
         found = tuple(sorted(findings, key=lambda f: (-f.severity, f.first_step)))
+        actions = tuple(actions)
         steps, layout = series.steps, series.layout
         losses = series.loss[np.isfinite(series.loss)]
         return cls(
@@ -120,6 +126,7 @@ class Report:
             config=dict(config or {}),
             environment=dict(environment or {}),
             problems=tuple(problems),
+            source=Source(series, actions, folder),
         )
 
     @classmethod
@@ -133,6 +140,7 @@ class Report:
             config=recording.config,
             environment=recording.environment,
             problems=recording.problems,
+            folder=recording.folder,
         )
 
     @property
@@ -174,6 +182,18 @@ class Report:
         """Return the report as GitHub-flavoured markdown."""
         return to_markdown(self)
 
+    def to_html(self) -> str:
+        """Return one HTML file with the whole view in it, which opens offline."""
+        from lightning_gradwatch.report.markup import to_html
+
+        return to_html([self], self.source.runs(self))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the diagnosis and the table."""
+        from lightning_gradwatch.report.markup import fragment
+
+        return fragment(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python types, fit for strict JSON.
 
@@ -209,7 +229,7 @@ class Report:
         """Write the report to a file, in the format that its suffix names.
 
         Args:
-            path: A file that ends in `.txt`, `.md` or `.json`.
+            path: A file that ends in `.txt`, `.md`, `.json` or `.html`.
 
         Returns:
             The path.
@@ -223,11 +243,12 @@ class Report:
             ".txt": lambda: str(self) + "\n",
             ".md": self.to_markdown,
             ".json": self._to_json,
+            ".html": self.to_html,
         }
         if path.suffix.lower() not in writers:
             raise ValueError(
                 f"cannot save a report as {str(path)!r}: its suffix {path.suffix!r} is none of "
                 f"{', '.join(writers)}"
             )
-        path.write_text(writers[path.suffix.lower()](), encoding="utf-8")
+        path.write_text(writers[path.suffix.lower()](), encoding="utf-8", errors="replace")
         return path

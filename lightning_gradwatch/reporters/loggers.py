@@ -11,6 +11,7 @@ from lightning_gradwatch.errors import GradWatchWarning
 from lightning_gradwatch.finding import Finding, Severity
 from lightning_gradwatch.report import Report
 from lightning_gradwatch.report.markdown import finding_markdown
+from lightning_gradwatch.reporters.artifacts import keep_report
 from lightning_gradwatch.reporters.metrics import PREFIX, MetricsWindow
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.sample import Sample
@@ -24,7 +25,8 @@ class LoggersReporter:
 
     On each logging step: norms of that step and the highest since the last one, so that a spike
     between two of them is not lost. Loggers whose experiment knows how, such as TensorBoard's, get
-    a layout of charts as well, and the diagnosis as text. A logger that raises is left alone from
+    a layout of charts as well, and the diagnosis as text; W&B and MLflow keep the final report as
+    one HTML file. A logger that raises is left alone from
     then on, with one warning; the others go on.
 
     Args:
@@ -91,6 +93,7 @@ class LoggersReporter:
         """Write the diagnosis of the run."""
         if self._text:
             self._write_text(report.to_markdown(), max(self._step, report.last_step, 0))
+            self._each(lambda logger: keep_report(logger, report))
         # A reporter outlives the fit: it should not keep the loggers, which may not be pickled.
         self._forget()
 

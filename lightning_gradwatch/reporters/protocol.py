@@ -22,6 +22,7 @@ class RunInfo:
     Attributes:
         log_dir: Directory that a logger gives the run; None without one.
         recording_dir: Where the recording goes; None for nowhere.
+        recording_address: The same if that is remote, like `s3://bucket/run/gradwatch`.
         loggers: Lightning's logger objects, used by their `log_metrics(metrics=, step=)`.
         log_every_n_steps: How often `log` is called.
         config: GradWatch's own arguments, as plain values.
@@ -36,6 +37,7 @@ class RunInfo:
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     show_progress: bool = True
+    recording_address: str | None = None
 
 
 class Reporter(Protocol):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_gradwatch.recording import RecordingWriter, schema
+from lightning_gradwatch.recording import RecordingWriter, flow, schema
 from lightning_gradwatch.testing import make_sample
 
 PAGE = Path(__file__).parents[2] / "docs" / "recording.md"
@@ -55,3 +55,5 @@ def test_every_field_is_explained() -> None:
     assert {name for name in fields if f"`{name}`" not in page} == set()
     assert schema.META.format(0) in page
     assert schema.PROFILES.format(0) in page
+    assert schema.FLOW.format(0) in page
+    assert {name for name in flow.FIELDS if f"`{name}`" not in page} == set()

@@ -1,0 +1,52 @@
+// Which bins each column of pixels shows. Steps need not be evenly spaced.
+import type { BinMap } from "../data/types";
+
+/** For each column of pixels the bins from `start` (inclusive) to `end` (exclusive); none if equal. */
+export interface Columns {
+  readonly start: Int32Array;
+  readonly end: Int32Array;
+}
+
+const USUAL = 0.9;
+/** A gap this many times wider than usual is a hole, and is drawn as one. */
+const HOLE = 2.5;
+
+/** Returns the step at which each bin ends on screen, exclusive. */
+export function binEnds(map: BinMap): readonly number[] {
+  const between: number[] = [];
+  for (let bin = 1; bin < map.bins; bin++) between.push(map.first[bin]! - map.last[bin - 1]!);
+  // Nine gaps of ten are no wider than this; a run that is sampled closely at its start has no hole there.
+  const usual = between.sort((a, b) => a - b)[Math.floor(USUAL * between.length)] ?? 1;
+  return map.first.map((_, bin) => {
+    const last = map.last[bin]!;
+    const next = map.first[bin + 1];
+    if (next === undefined) return last + usual;
+    return next - last <= HOLE * usual ? next : last + usual;
+  });
+}
+
+/**
+ * Spreads bins over columns of pixels.
+ *
+ * @param from First step of the window.
+ * @param to Step after the last of the window.
+ * @param width Number of columns.
+ */
+export function spreadBins(map: BinMap, from: number, to: number, width: number): Columns {
+  const start = new Int32Array(width);
+  const end = new Int32Array(width);
+  const perStep = width / (to - from);
+  const ends = binEnds(map);
+  for (let bin = 0; bin < map.bins; bin++) {
+    const [begin, stop] = [map.first[bin]!, ends[bin]!];
+    if (stop <= from || begin >= to) continue;
+    const left = Math.max(0, Math.floor((begin - from) * perStep));
+    // However narrow a bin is, it has a column: no step is lost.
+    const right = Math.min(width, Math.max(left + 1, Math.floor((stop - from) * perStep)));
+    for (let x = left; x < right; x++) {
+      if (start[x] === end[x]) start[x] = bin;
+      end[x] = bin + 1;
+    }
+  }
+  return { start, end };
+}

@@ -1,0 +1,5 @@
+declare module "virtual:styles" {
+  /** The style sheet, uPlot's included. */
+  const text: string;
+  export default text;
+}

@@ -1,0 +1,255 @@
+// A line over steps, drawn by uPlot: the mean of each bin as a line, its range as a band.
+import uPlot from "uplot";
+import { binEnds } from "../map/columns";
+import type { BinMap } from "../data/types";
+import { formatNumber, formatPower, mantissaTicks, powerTicks, stepTicks } from "../model/numbers";
+import { style } from "./dom";
+
+/** One line; `colour` is a custom property. */
+export interface Line {
+  readonly row: number;
+  readonly colour: string;
+  readonly dashed?: boolean;
+}
+
+export interface Mark {
+  readonly step: number;
+  readonly colour: string;
+  readonly dashed: boolean;
+}
+
+export interface ChartInput {
+  readonly map: BinMap;
+  readonly lines: readonly Line[];
+  readonly log: boolean;
+  readonly from: number;
+  readonly to: number;
+  readonly width: number;
+  readonly marks: readonly Mark[];
+}
+
+export interface ChartOptions {
+  readonly height: number;
+  /** Room for the labels on the left, in pixels. */
+  readonly gutter: () => number;
+  /** Whether it has labels of steps below. */
+  readonly steps: boolean;
+  readonly zoomed: (from: number, to: number) => void;
+  readonly picked: (step: number) => void;
+}
+
+export const RIGHT = 10;
+const X_AXIS = 24;
+
+export class LineChart {
+  private plot: uPlot | undefined;
+  private input: ChartInput | undefined;
+  private shape = "";
+  /** Bins that hold NaN or Inf, as ranges of steps. */
+  private broken: (readonly [number, number])[] = [];
+
+  constructor(
+    private readonly host: HTMLElement,
+    private readonly options: ChartOptions,
+  ) {}
+
+  update(input: ChartInput): void {
+    this.input = input;
+    const height = this.options.height + (this.options.steps ? X_AXIS : 0);
+    const shape = JSON.stringify([input.lines, input.log, this.options.gutter()]);
+    const data = this.values(input);
+    if (this.plot === undefined || shape !== this.shape) {
+      this.plot?.destroy();
+      this.shape = shape;
+      this.plot = new uPlot(this.describe(input, height), data, this.host);
+    } else {
+      if (this.plot.width !== input.width || this.plot.height !== height) {
+        this.plot.setSize({ width: input.width, height });
+      }
+      this.plot.setData(data, true);
+    }
+  }
+
+  destroy(): void {
+    this.plot?.destroy();
+    this.plot = undefined;
+  }
+
+  private values({ map, lines, log }: ChartInput): uPlot.AlignedData {
+    const ends = binEnds(map);
+    const x = map.first.map((first, bin) => (first + map.last[bin]! + 1) / 2);
+    const show = (value: number): number | null => {
+      if (!Number.isFinite(value) || (log && value <= 0)) return null;
+      return log ? Math.log10(value) : value;
+    };
+    const planes = [map.planes.mean, map.planes.min, map.planes.max].map(
+      (plane) => plane ?? map.planes.extreme,
+    );
+    const columns = lines.flatMap(({ row }) =>
+      planes.map((plane) => x.map((_, bin) => show(plane?.[row * map.bins + bin] ?? Number.NaN))),
+    );
+    this.broken = [];
+    for (const { row } of lines) {
+      for (let bin = 0; bin < map.bins; bin++) {
+        const value = map.planes.extreme?.[row * map.bins + bin] ?? 0;
+        if (Number.isNaN(value) || value === Infinity) {
+          this.broken.push([map.first[bin]!, ends[bin]!]);
+        }
+      }
+    }
+    return [x, ...columns] as uPlot.AlignedData;
+  }
+
+  private describe(input: ChartInput, height: number): uPlot.Options {
+    const { steps, gutter, zoomed, picked } = this.options;
+    const font = "11px system-ui, sans-serif";
+    const axis = { stroke: () => style("--muted"), font, ticks: { show: false } };
+    const grid = { stroke: () => style("--line"), width: 1 };
+    return {
+      width: input.width,
+      height,
+      padding: [6, RIGHT, steps ? 0 : 6, 0],
+      legend: { show: false },
+      cursor: {
+        y: false,
+        points: { show: false },
+        drag: { x: true, y: false, setScale: false },
+        bind: {
+          dblclick: () => () => {
+            zoomed(Number.NaN, Number.NaN);
+            return null;
+          },
+        },
+      },
+      scales: {
+        x: { time: false, range: () => [this.input!.from, this.input!.to + 1] },
+        y: { range: (_, low, high) => padded(low, high, input.log) },
+      },
+      axes: [
+        {
+          ...axis,
+          grid: { ...grid, show: true },
+          show: true,
+          size: steps ? X_AXIS : 0,
+          splits: (u) =>
+            stepTicks(
+              this.input!.from,
+              this.input!.to,
+              Math.max(2, Math.floor(u.bbox.width / devicePixelRatio / 80)),
+            ),
+          values: (_, splits) => splits.map((step) => (steps ? step.toLocaleString("en-US") : "")),
+        },
+        {
+          ...axis,
+          grid,
+          size: gutter,
+          splits: (_u, _i, low, high) => ticks(low, high, input.log, this.options.height),
+          values: (_, splits) => splits.map((value) => label(value, input.log)),
+        },
+      ],
+      series: [
+        {},
+        ...input.lines.flatMap(({ colour, dashed }) => [
+          {
+            stroke: () => style(colour),
+            width: 1.25,
+            points: { show: (u: uPlot) => u.data[0].length === 1 },
+            ...(dashed ? { dash: [4, 3] } : {}),
+          },
+          // The edges of the band: a spike is as high as it was, whatever the mean says.
+          { stroke: () => fade(colour), width: 1, points: { show: false } },
+          { stroke: () => fade(colour), width: 1, points: { show: false } },
+        ]),
+      ],
+      bands: input.lines.map(({ colour }, i) => ({
+        series: [3 * i + 3, 3 * i + 2],
+        fill: () => fade(colour),
+      })),
+      hooks: {
+        drawAxes: [(u) => this.drawMarks(u)],
+        setSelect: [
+          (u) => {
+            if (u.select.width < 4) return;
+            const from = u.posToVal(u.select.left, "x");
+            const to = u.posToVal(u.select.left + u.select.width, "x");
+            u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+            zoomed(Math.floor(from), Math.floor(to));
+          },
+        ],
+        ready: [
+          (u) => {
+            u.over.addEventListener("click", (event) => {
+              const left = event.clientX - u.over.getBoundingClientRect().left;
+              picked(Math.floor(u.posToVal(left, "x")));
+            });
+          },
+        ],
+      },
+    };
+  }
+
+  private drawMarks(u: uPlot): void {
+    const { ctx, bbox } = u;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    const ratio = devicePixelRatio;
+    ctx.fillStyle = style("--nan");
+    for (const [first, end] of this.broken) {
+      const left = u.valToPos(first, "x", true);
+      const width = Math.max(2 * ratio, u.valToPos(end, "x", true) - left);
+      ctx.fillRect(left, bbox.top, width, 4 * ratio);
+    }
+    for (const { step, colour, dashed } of this.input?.marks ?? []) {
+      const x = Math.round(u.valToPos(step + 0.5, "x", true));
+      ctx.strokeStyle = style(colour);
+      ctx.lineWidth = ratio;
+      ctx.setLineDash(dashed ? [3 * ratio, 3 * ratio] : []);
+      ctx.beginPath();
+      ctx.moveTo(x + 0.5, bbox.top);
+      ctx.lineTo(x + 0.5, bbox.top + bbox.height);
+      ctx.stroke();
+    }
+    ctx.restore();
+  }
+}
+
+/** Makes a colour of the style sheet, which is #rrggbb, see-through. */
+function fade(colour: string): string {
+  return `${style(colour)}48`;
+}
+
+/** Leaves air above and below; a constant line stands in the middle. */
+function padded(low: number | null, high: number | null, log: boolean): [number, number] {
+  if (low === null || high === null) return log ? [-1, 1] : [0, 1];
+  const least = log ? 0.4 : Math.max(1e-12, 0.05 * Math.max(Math.abs(low), Math.abs(high)));
+  const air = Math.max(0.08 * (high - low), (least - (high - low)) / 2);
+  return [low - air, high + air];
+}
+
+function ticks(low: number, high: number, log: boolean, height: number): number[] {
+  const most = Math.max(2, Math.floor(height / 26));
+  if (log) {
+    // Two labels at least, or nobody knows how tall the curve is.
+    for (let count = most; count < most + 4; count++) {
+      const powers = powerTicks(low, high, count);
+      if (powers.length > 1) return [...powers];
+    }
+    const between = mantissaTicks(low, high);
+    if (between.length > 0) return between.slice(0, most);
+  }
+  const raw = (high - low) / most;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const every = [1, 2, 2.5, 5, 10].map((m) => m * power).find((e) => e >= raw) ?? raw;
+  const result: number[] = [];
+  for (let i = Math.ceil(low / every); i * every <= high; i++) result.push(i * every);
+  return result;
+}
+
+function label(value: number, log: boolean): string {
+  if (!log) return formatNumber(Math.abs(value) < 1e-15 ? 0 : value);
+  return Number.isInteger(value)
+    ? formatPower(value)
+    : formatNumber(Number((10 ** value).toPrecision(3)));
+}

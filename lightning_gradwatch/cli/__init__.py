@@ -1,0 +1,1 @@
+"""The command line: `gradwatch report`, `check`, `ls`, `demo` and `replay`."""

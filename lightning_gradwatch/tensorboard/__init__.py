@@ -1,0 +1,1 @@
+"""The GradWatch tab of TensorBoard."""

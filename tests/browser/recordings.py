@@ -1,0 +1,82 @@
+"""Recordings to look at: runs of the examples, and some whose every cell is known."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from examples import classic_failures, mlp, rnn
+from examples.options import quiet
+from lightning_gradwatch import Finding, Severity
+from lightning_gradwatch.action_record import ActionRecord
+from lightning_gradwatch.recording import RecordingWriter
+from lightning_gradwatch.testing import make_sample
+
+#: Steps of the run with a spike, and where it is.
+LONG = 4000
+SPIKE = 2717
+
+
+def train_examples(root: Path) -> None:
+    """Train three examples as their users do, for a few steps."""
+    quiet()
+    for module, name, flags in (
+        (mlp, "sick", []),
+        (mlp, "cured", ["--batch-norm"]),
+        (rnn, "rnn", []),
+        (classic_failures, "overflow", ["--case", "overflow"]),
+    ):
+        words = ["--quick", "--steps", "60", "--logdir", str(root / name), *flags]
+        module.train(module.make_arguments().parse_args(words))
+
+
+def write_known(folder: Path) -> None:
+    """A hundred steps of five layers, each with one step that is not like the others."""
+    writer = RecordingWriter(folder, buffer_rows=32)
+    for step in range(100):
+        writer.add(
+            make_sample(
+                step,
+                {
+                    "net.0.weight": 100.0 if step == 60 else 1.0,
+                    "net.1.weight": 1e-5 if step == 30 else 1e-3,
+                    "net.2.weight": float("nan") if step == 10 else 1.0,
+                    "net.3.weight": None if step == 20 else 1.0,
+                    "net.4.weight": float("inf") if step == 40 else 1.0,
+                },
+                loss=1.0,
+                lr=0.1,
+            )
+        )
+    writer.action(ActionRecord("SkipStep", 10, "NaN in net.2", 1.0, 0.0))
+    found = Finding(
+        "spike",
+        Severity.WARNING,
+        ("net.0",),
+        60,
+        60,
+        1,
+        {"ratio": 100.0},
+        "A jump of ×100.",
+        "Why?",
+    )
+    writer.close([found])
+
+
+def write_spike(folder: Path) -> None:
+    """Thousands of quiet steps, and one layer that jumps at one of them."""
+    writer = RecordingWriter(folder)
+    quiet_step = {f"blocks.{i}.weight": 1.0 for i in range(6)}
+    for step in range(LONG):
+        loud = {"blocks.4.weight": 1000.0} if step == SPIKE else {}
+        writer.add(make_sample(step, {**quiet_step, **loud}, loss=1.0, lr=0.1))
+    writer.close([])
+
+
+def tear(folder: Path) -> None:
+    """Cut the last bytes off the steps, as a kill did an hour ago."""
+    table = folder / "segment-0000.steps.npy"
+    table.write_bytes(table.read_bytes()[:-7])
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - 3600,) * 2)

@@ -99,16 +99,18 @@ def _turned(task: Task, angle: float) -> Tensor:
 def _pretrained(config: Config) -> dict[str, Tensor]:
     """Train with Adam at 0.005, in a plain loop, what the run begins with."""
     task = task_of(config)
-    torch.manual_seed(config.seed + 77)
-    net = NETS[config.arch](task, config)
-    initialise(net, config)
-    x = _turned(task, config.shift) if config.shift else task.x
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    for _ in range(config.pretrain):
-        rows = torch.randint(0, len(x), (64,))
-        optimizer.zero_grad()
-        loss_of(task, config.loss, net(x[rows]), task.y[rows]).backward()
-        optimizer.step()
+    # What is drawn afterwards must not depend on whether this is remembered.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 77)
+        net = NETS[config.arch](task, config)
+        initialise(net, config)
+        x = _turned(task, config.shift) if config.shift else task.x
+        optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+        for _ in range(config.pretrain):
+            rows = torch.randint(0, len(x), (64,))
+            optimizer.zero_grad()
+            loss_of(task, config.loss, net(x[rows]), task.y[rows]).backward()
+            optimizer.step()
     return {k: v.clone() for k, v in net.state_dict().items()}
 
 

@@ -356,7 +356,9 @@ def test_snapshots_that_do_not_fit_are_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shelf, "available_memory", lambda: 100)
-    with pytest.raises(ConfigurationError, match=r"keeps 2 snapshots.*are free: leave Rollback out"):
+    with pytest.raises(
+        ConfigurationError, match=r"keeps 2 snapshots.*are free: leave Rollback out"
+    ):
         fit(tmp_path, [Rollback()])
 
 

@@ -75,7 +75,7 @@ class Rollback:
     (`Probation`). After a rollback the step is left out, the learning rate lowered so that it stays
     lowered (as `DecayLR` does), the detectors go on as they were at the snapshot, and training goes
     on with the next batch: schedules, `global_step` and the place in the data are not set back.
-    Where the next one follows within 30 steps, the rate is lowered twice as far, then three times.
+    Where the next one follows within 30 steps, the rate is lowered half as far again, and so on.
 
     With `SkipStep` before it, single non-finite steps are that action's business; the third in a
     row, which no batch explains, is a rollback.
@@ -245,7 +245,7 @@ watch_loss=True, in_checkpoint=True)
             )
             training.stop(f"Rollback: {why}")
             return ActionRecord(type(self).__name__, training.step, why)
-        change = training.scale_lr(self.factor ** (now.repeats + 1))
+        change = training.scale_lr(self.factor ** (now.repeats / 2 + 1))
         now.repeats += 1
         before, after = change if change is not None else (math.nan, math.nan)
         return ActionRecord(type(self).__name__, training.step, why, before, after)

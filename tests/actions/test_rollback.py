@@ -259,7 +259,7 @@ def test_the_schedule_goes_on_lowered(tmp_path: Path, name: str) -> None:
 
 def test_the_same_snapshot_again_lowers_further(tmp_path: Path) -> None:
     spy, _, _, _ = fit(tmp_path, [Rollback()], detectors=[FindsAt("exploding", [30, 33, 36])])
-    assert spy.rates[-1] == pytest.approx(RATE * 0.5 ** (1 + 2 + 3))
+    assert spy.rates[-1] == pytest.approx(RATE * 0.5 ** (1 + 1.5 + 2))
 
 
 def test_after_max_times_it_gives_up_with_the_healthy_weights_in_place(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import logging
+import shlex
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -111,9 +112,8 @@ def main() -> None:
         show(console, half)
         halves.append(half)
     if args.save:
-        command = f"python -m benchmarks.rescue --half {args.half} --cost --save"
-        text = json.dumps(data(halves, command), indent=None, sort_keys=True)
-        (RESULTS / "rescue.json").write_text(text.replace('}, "', '},\n"') + "\n", "utf-8")
+        command = f"python -m benchmarks.rescue {shlex.join(sys.argv[1:])}"
+        (RESULTS / "rescue.json").write_text(data(halves, command), encoding="utf-8")
         (RESULTS / "rescue.md").write_text(document(halves, command), encoding="utf-8")
         console.print("written: benchmarks/results/rescue.md, rescue.json")
     console.print(f"scored in {time.perf_counter() - started:.0f} s", style="dim")

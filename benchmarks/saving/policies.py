@@ -84,6 +84,7 @@ COMPARED = (
     Policy("Trainer(gradient_clip_val=1.0)", clip=1.0),
     Policy("Trainer(detect_anomaly=True)", anomaly=True),
     _acting("ZClip()", ("ZClip", {})),
+    _acting("ZClip(max_norm=1.0), as published", ("ZClip", {"max_norm": 1.0})),
     _acting("AutoClip(10)", ("AutoClip", {"percentile": 10})),
     _acting("AdaptiveClip(0.01)", ("AdaptiveClip", {"clip_factor": 0.01})),
     _acting("DecayLR()", ("DecayLR", {})),

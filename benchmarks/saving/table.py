@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from benchmarks.saving.patients import Patient
-from benchmarks.saving.policies import COMPARED, FIXED, RESCUE
+from benchmarks.saving.policies import FIXED, RESCUE
 from benchmarks.saving.scoring import Score
 from benchmarks.saving.trial import Result
-from benchmarks.saving.truth import SUCCEEDED, Dying, Key
+from benchmarks.saving.truth import Dying, Key
 from benchmarks.tables import markdown
 
 HEADS = (
@@ -56,6 +57,11 @@ class Half:
     results: dict[Key, Result]
     scores: list[Score] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def patients(self) -> set[Patient]:
+        """All that were kept; a healthy twin has the name of its patient, and is none."""
+        return {*self.well, *(case.patient for case in self.sick)}
 
     @property
     def savable(self) -> list[Dying]:
@@ -161,6 +167,12 @@ def section(half: Half) -> str:
             f"## What no fixed setting saves ({hopeless}); rescue() saves {len(ours.beyond)}\n\n"
             + ("\n".join(f"- {line}" for line in named) or "None.")
         )
+    harmed = [
+        f"{s.policy.name}: " + ", ".join(f"`{p.name}` ({p.family})" for p in s.harmed)
+        for s in half.scores
+        if s.harmed
+    ]
+    lines.append("## Harmed\n\n" + ("\n".join(f"- {line}" for line in harmed) or "None."))
     reasons = Counter(half.dropped.values())
     lines.append(
         "## Dropped\n\n" + "\n".join(f"- {reason}: {n}" for reason, n in sorted(reasons.items()))
@@ -191,38 +203,43 @@ Which policy keeps a dying run alive, and what it does to one that is well. torc
     return "\n\n".join([head, *(section(half) for half in halves)]) + "\n"
 
 
-def data(halves: Sequence[Half], command: str) -> dict[str, Any]:
-    """Return every trial as plain values; a loss that is not finite is None."""
-    return {"command": command, "halves": {half.name: _plain(half) for half in halves}}
+def data(halves: Sequence[Half], command: str) -> str:
+    """Return every trial as JSON, a case a line; a loss that is not finite is null."""
+    parts = [f'"{half.name}": {_plain(half)}' for half in halves]
+    return f'{{"command": {json.dumps(command)},\n{",".join(parts)}}}\n'
 
 
-def _plain(half: Half) -> dict[str, Any]:
-    cases: dict[str, Any] = {}
-    for case in half.sick:
-        cases[case.patient.name] = {
+def _plain(half: Half) -> str:
+    cases: dict[str, dict[str, Any]] = {
+        case.patient.name: {
             "family": case.patient.family,
             "state": "dying",
             "saviours": case.saviours,
             "best": _finite(case.best),
         }
-    for patient in half.well:
-        cases[patient.name] = {"family": patient.family, "state": "well"}
-    trials: dict[str, dict[str, list[Mapping[str, Any]]]] = {name: {} for name in cases}
-    for (patient, policy, seed), result in sorted(
-        half.results.items(), key=lambda item: (item[0][0].name, item[0][1].name, item[0][2])
-    ):
-        if patient.name in trials and (patient.accidents or patient.twin or policy in COMPARED):
-            trials[patient.name].setdefault(policy.name, []).append(
-                {"seed": seed, "progress": _finite(result.progress), "loss": _finite(result.loss),
-                 "lost": result.lost, "steps": result.steps, "actions": result.actions,
-                 "codes": result.codes, "error": result.error}
-            )  # fmt: skip
-    return {
-        "cases": {name: {**case, "trials": trials[name]} for name, case in cases.items()},
-        "dropped": half.dropped,
-        "costs": half.costs,
-        "succeeded": SUCCEEDED,
+        for case in half.sick
     }
+    cases |= {p.name: {"family": p.family, "state": "well"} for p in half.well}
+    kept = half.patients
+    for (patient, policy, seed), result in half.results.items():
+        if patient in kept:
+            trial = {
+                "seed": seed,
+                "progress": _finite(result.progress),
+                "loss": _finite(result.loss),
+                "lost": result.lost,
+                "steps": result.steps,
+                "actions": result.actions,
+                "codes": result.codes,
+                "error": result.error,
+            }
+            trials = cases[patient.name].setdefault("trials", {})
+            trials.setdefault(policy.name, []).append(trial)
+    lines = ",\n".join(
+        f'"{name}": {json.dumps(case, sort_keys=True)}' for name, case in sorted(cases.items())
+    )
+    dropped, costs = json.dumps(half.dropped), json.dumps(half.costs)
+    return f'{{"dropped": {dropped},\n"costs": {costs},\n"cases": {{\n{lines}\n}}}}'
 
 
 def _finite(value: float) -> float | None:

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.loss_guard import LossGuard
-from lightning_gradwatch.actions.memory import available_memory
 from lightning_gradwatch.actions.probation import Probation
-from lightning_gradwatch.actions.snapshot import Snapshot, Trained
+from lightning_gradwatch.actions.shelf import Shelf
+from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.actions.trigger import Trigger, in_words
 from lightning_gradwatch.errors import (
-    ConfigurationError,
-    GradWatchWarning,
     check_codes,
     check_int,
     check_number,
 )
 from lightning_gradwatch.finding import Finding
 
-#: Calm steps after which a snapshot is known to be older than any damage.
-_PROOF = 10
-#: A young run is kept more often: after so many steps, or a tenth of those it has made.
-_SOON, _SHARE = 10, 10
 #: As long as the loss is above this share of what it was at first, but for no more than so many
 #: steps, the initial weights are kept: what came since may be dead.
 _SAME, _OLD = 0.7, 200
@@ -35,8 +28,6 @@ _SAME, _OLD = 0.7, 200
 _SOON_AGAIN = 30
 #: Non-finite steps in a row that do no harm, because they are left out anyway.
 PATIENCE = 3
-#: Snapshots held.
-_SLOTS = 2
 #: Findings that are about this very step; any other is about the latest steps, and says nothing new
 #: before so many have followed on a rollback.
 _SUDDEN, _WINDOW = ("exploding", "nonfinite", "spike"), 64
@@ -45,19 +36,8 @@ _SLOW = ("dead_units", "saturated", "vanishing")
 #: Evidence of what ails the initial weights, and steps within which any other lasting symptom is
 #: one of theirs: there is nothing better to go back to.
 _INBORN, _BORN = {"forward_growth", "early_elasticity"}, 4
-#: Share of the free memory that the snapshots may take.
-_MOST = 0.8
 #: Findings at which no snapshot is taken, whatever sets the rollback off.
 _UNHEALTHY = ("exploding", "nonfinite", "spike", "oscillating")
-_GIB = 2**30
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A snapshot, and what the guard knew then."""
-
-    snapshot: Snapshot
-    guard: dict[str, Any]
 
 
 @dataclass
@@ -65,22 +45,14 @@ class _Progress:
     """What is counted.
 
     Attributes:
-        steps: Optimizer steps made.
-        taken: Of these, when the newest snapshot was taken, or was gone back to.
-        calm: Calm steps in a row since then.
-        proven: Whether enough of them followed on the newest snapshot.
         times: Rollbacks.
-        returned: Steps at the latest one.
-        repeats: Of these, to the newest snapshot.
+        returned: Steps made until the latest one.
+        repeats: Rollbacks that followed one upon the other.
         left_out: Non-finite steps in a row that were left out.
         inborn: Codes that were there from the beginning.
         went_back_at: Epoch and batch of the latest rollback.
     """
 
-    steps: int = 0
-    taken: int = 0
-    calm: int = 0
-    proven: bool = False
     times: int = 0
     returned: int = 0
     repeats: int = 0
@@ -103,7 +75,7 @@ class Rollback:
     (`Probation`). After a rollback the step is left out, the learning rate lowered so that it stays
     lowered (as `DecayLR` does), the detectors go on as they were at the snapshot, and training goes
     on with the next batch: schedules, `global_step` and the place in the data are not set back.
-    Where the next one follows within 30 steps, the rate is lowered twice as far, then three times.
+    Where the next one follows within 30 steps, the rate is lowered half as far again, and so on.
 
     With `SkipStep` before it, single non-finite steps are that action's business; the third in a
     row, which no batch explains, is a rollback.
@@ -157,11 +129,11 @@ watch_loss=True, in_checkpoint=True)
 
     def reset(self) -> None:
         """Forget the run and let go of the snapshots."""
-        self._kept: list[_Kept] = []
+        self._shelf = Shelf(self.every_n_steps)
         self._guard = LossGuard()
         self._probation = Probation()
         self._progress = _Progress()
-        self._full = self._sharded = False
+        self._sharded = False
 
     def prepare(self, trained: Trained) -> None:
         """Take the first snapshot, before the first batch.
@@ -170,16 +142,7 @@ watch_loss=True, in_checkpoint=True)
             ConfigurationError: the snapshots do not fit into the memory that is free.
         """
         self._sharded = trained.is_sharded
-        if not trained.is_ready or self._kept:
-            return
-        need, free = _SLOTS * trained.nbytes, available_memory()
-        if free is not None and need > _MOST * free:
-            raise ConfigurationError(
-                f"{self!r} keeps {_SLOTS} snapshots of {trained.nbytes / _GIB:.3g} GiB each in host"
-                f" memory, more once the optimizer has a state, but {free / _GIB:.3g} GiB are free."
-                " Leave Rollback out, and use SkipStep and DecayLR, which keep next to nothing."
-            )
-        self._kept = [_Kept(Snapshot.take(trained, 0), self._guard.to_dict())]
+        self._shelf.begin(trained, self._guard.to_dict())
 
     def apply(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
         """Go back if it is time to; else take a snapshot if one is due."""
@@ -197,59 +160,23 @@ watch_loss=True, in_checkpoint=True)
         cause = self._found(findings, training)
         if cause is None and guarded:
             cause = self._lost()
-        if cause is not None and self._kept:
+        if cause is not None and self._shelf.kept:
             return self._go_back(*cause, training, trained)
         if not sample.amp_overflow:
-            self._follow(findings, training, trained)
-            self._progress.steps += 1
+            sick = any(f.code in (*_UNHEALTHY, *self.on) for f in findings)
+            healthy = not (sick or training.skipped) and self._guard.is_calm
+            if healthy:
+                self._progress.left_out = 0
+            guard = self._guard.to_dict()
+            if self._shelf.follow(healthy, self._has_learnt, trained, training.step, guard):
+                self._progress.repeats = 0
         return None
-
-    # ------------------------------------------------------------------ keeping
-
-    def _follow(self, findings: Sequence[Finding], training: Training, trained: Trained) -> None:
-        """Take a snapshot if this step is healthy and one is due."""
-        now = self._progress
-        sick = any(f.code in (*_UNHEALTHY, *self.on) for f in findings)
-        if sick or training.skipped or not self._guard.is_calm:
-            now.calm = 0
-            return
-        now.calm += 1
-        now.left_out = 0
-        proof = min(_PROOF, self.every_n_steps)
-        now.proven |= now.calm >= proof
-        gap = min(self.every_n_steps, max(_SOON, now.steps // _SHARE))
-        if len(self._kept) == _SLOTS and not self._has_learnt:
-            gap = max(gap, 3 * proof)  # while it has not proved itself, there are the initial ones
-        due = now.steps - now.taken >= gap and now.calm >= proof
-        if (due or not self._kept) and self._has_room(trained):
-            # Lets go of one before the copy: of the oldest, unless that is still the healthiest.
-            self._kept = self._kept[1 - _SLOTS :] if self._has_learnt else self._kept[: _SLOTS - 1]
-            self._kept.append(_Kept(Snapshot.take(trained, training.step), self._guard.to_dict()))
-            now.taken, now.calm, now.proven, now.repeats = now.steps, 0, False, 0
 
     @property
     def _has_learnt(self) -> bool:
         """Whether there is anything healthier than the initial weights, or they are too old."""
         nothing_yet = self._guard.level >= _SAME * self._probation.origin  # False where not known
-        return not nothing_yet or self._progress.steps >= _OLD
-
-    def _has_room(self, trained: Trained) -> bool:
-        """Whether a further snapshot fits; said once if it does not."""
-        if self._full:
-            return False
-        held = self._kept[0].snapshot.nbytes if len(self._kept) == _SLOTS else 0
-        need, free = trained.nbytes - held, available_memory()
-        if free is None or need <= _MOST * free:
-            return True
-        self._full = True
-        warnings.warn(
-            f"GradWatch: a snapshot for Rollback takes {need / _GIB:.3g} GiB of host memory, but "
-            f"{free / _GIB:.3g} GiB are free: no more are taken, and a rollback goes back to the "
-            "latest one there is, if any. Use SkipStep and DecayLR, which keep next to nothing.",
-            GradWatchWarning,
-            stacklevel=2,
-        )
-        return False
+        return not nothing_yet or self._shelf.steps >= _OLD
 
     # ------------------------------------------------------------------ going back
 
@@ -257,12 +184,12 @@ watch_loss=True, in_checkpoint=True)
         """Return why it is time to go back, and whether it began long ago, by the findings."""
         now = self._progress
         found = [f for f in findings if f.code in self.on and not _INBORN & {*f.evidence}]
-        if now.steps < _BORN and not now.times:
+        if self._shelf.steps < _BORN and not now.times:
             now.inborn = sorted({*now.inborn, *(f.code for f in found if f.code not in _SUDDEN)})
         found = [f for f in found if f.code not in now.inborn]
         if self._has_learnt:
             found = [f for f in found if f.code not in _SLOW]
-        if now.times and now.steps - now.returned < _WINDOW:
+        if now.times and self._shelf.steps - now.returned < _WINDOW:
             found = [f for f in found if f.code in _SUDDEN]
         if not found:
             return None
@@ -293,23 +220,21 @@ watch_loss=True, in_checkpoint=True)
     def _go_back(
         self, why: str, began_long_ago: bool, training: Training, trained: Trained
     ) -> ActionRecord:
-        now = self._progress
-        newest = now.proven and not began_long_ago and not now.repeats
-        kept = self._kept[-1 if newest else 0]
-        self._kept = self._kept if newest else [kept]
+        now, steps = self._progress, self._shelf.steps
+        if steps - now.returned > _SOON_AGAIN:
+            now.repeats = 0
+        kept = self._shelf.pick(oldest=began_long_ago or now.repeats > 0)
         unknown = kept.snapshot.write_back(trained)
         training.skip_step()
         self._guard = LossGuard.from_dict(kept.guard)
         # Where a lower rate did not help, it may be too low by now: that is not judged again.
         again = self._probation.has_failed
         self._probation = Probation(self._probation.origin, self._guard.settled, set_back=not again)
-        if now.steps - now.returned > _SOON_AGAIN:
-            now.repeats = 0
         now.times += 1
-        now.returned = now.steps
-        now.taken, now.calm, now.left_out, now.proven = now.steps, 0, 0, True
+        now.returned, now.left_out = steps, 0
         now.went_back_at = [training.sample.epoch, training.sample.batch_idx]
-        why = f"{why}; back to the state of step {kept.snapshot.step}"
+        step = kept.snapshot.step
+        why += f"; back to the state of step {step}" if step >= 0 else "; back to where it resumed"
         if unknown:
             names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
             why += f", but not {names}: added since"
@@ -320,7 +245,7 @@ watch_loss=True, in_checkpoint=True)
             )
             training.stop(f"Rollback: {why}")
             return ActionRecord(type(self).__name__, training.step, why)
-        change = training.scale_lr(self.factor ** (now.repeats + 1))
+        change = training.scale_lr(self.factor ** (now.repeats / 2 + 1))
         now.repeats += 1
         before, after = change if change is not None else (math.nan, math.nan)
         return ActionRecord(type(self).__name__, training.step, why, before, after)
@@ -334,11 +259,7 @@ watch_loss=True, in_checkpoint=True)
             "progress": asdict(self._progress),
             "guard": self._guard.to_dict(),
             "probation": self._probation.to_dict(),
-            "kept": [
-                {"snapshot": kept.snapshot.to_dict(), "guard": kept.guard} for kept in self._kept
-            ]
-            if keep
-            else [],
+            "shelf": self._shelf.to_dict(snapshots=keep),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -346,10 +267,7 @@ watch_loss=True, in_checkpoint=True)
         self._progress = _Progress(**state_dict["progress"])
         self._guard = LossGuard.from_dict(state_dict["guard"])
         self._probation = Probation.from_dict(state_dict["probation"])
-        self._kept = [
-            _Kept(Snapshot.from_dict(kept["snapshot"]), kept["guard"])
-            for kept in state_dict["kept"]
-        ]
+        self._shelf = Shelf.from_dict(state_dict["shelf"], self.every_n_steps)
 
     def __repr__(self) -> str:
         return (

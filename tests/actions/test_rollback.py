@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import lr_scheduler as sched
 
 from lightning_gradwatch import GradWatch, GradWatchWarning
-from lightning_gradwatch.actions import Rollback, SkipStep, rollback
+from lightning_gradwatch.actions import Rollback, SkipStep, shelf
 from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.errors import ConfigurationError
 from lightning_gradwatch.finding import Finding, Severity
@@ -147,7 +147,7 @@ def test_snapshots_come_less_often_as_a_run_grows_old(tmp_path: Path) -> None:
     class Told(Rollback):
         def apply(self, findings: Any, training: Any) -> Any:
             record = super().apply(findings, training)
-            kept.append([k.snapshot.step for k in self._kept])
+            kept.append([k.snapshot.step for k in self._shelf.kept])
             return record
 
     fit(tmp_path, [Told(every_n_steps=40)], batches=500)
@@ -259,7 +259,7 @@ def test_the_schedule_goes_on_lowered(tmp_path: Path, name: str) -> None:
 
 def test_the_same_snapshot_again_lowers_further(tmp_path: Path) -> None:
     spy, _, _, _ = fit(tmp_path, [Rollback()], detectors=[FindsAt("exploding", [30, 33, 36])])
-    assert spy.rates[-1] == pytest.approx(RATE * 0.5 ** (1 + 2 + 3))
+    assert spy.rates[-1] == pytest.approx(RATE * 0.5 ** (1 + 1.5 + 2))
 
 
 def test_after_max_times_it_gives_up_with_the_healthy_weights_in_place(tmp_path: Path) -> None:
@@ -325,6 +325,7 @@ def test_without_snapshots_in_the_checkpoint_a_resumed_run_keeps_its_beginning(
     first, _ = run(max_epochs=1)
     second, watch = run(max_epochs=2, ckpt_path=str(tmp_path / "last.ckpt"))
     assert acted(watch) == [("Rollback", 28)]
+    assert watch.actions_taken[0].reason.endswith("; back to where it resumed")
     assert torch.equal(second.weights[3], first.weights[-1])
 
 
@@ -354,8 +355,10 @@ def test_everything_goes_back_and_nothing_of_that_batch_is_used(tmp_path: Path) 
 def test_snapshots_that_do_not_fit_are_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollback, "available_memory", lambda: 100)
-    with pytest.raises(ConfigurationError, match=r"keeps 2 snapshots.*are free.*Leave Rollback"):
+    monkeypatch.setattr(shelf, "available_memory", lambda: 100)
+    with pytest.raises(
+        ConfigurationError, match=r"keeps 2 snapshots.*are free: leave Rollback out"
+    ):
         fit(tmp_path, [Rollback()])
 
 
@@ -363,7 +366,7 @@ def test_when_memory_runs_out_later_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = iter([10**9, 10**9] + [10] * 1000)
-    monkeypatch.setattr(rollback, "available_memory", lambda: next(free))
+    monkeypatch.setattr(shelf, "available_memory", lambda: next(free))
     with pytest.warns(GradWatchWarning, match="no more are taken"):
         _, watch, _, _ = fit(tmp_path, [Rollback()], detectors=[FindsAt("exploding", [50])])
     assert watch.actions_taken[0].reason.endswith("back to the state of step 10")
@@ -462,4 +465,4 @@ def test_a_run_that_gets_nowhere_after_a_rollback_goes_back_once_more(tmp_path: 
 def test_lazy_modules_are_kept_once_they_have_a_shape() -> None:
     action = Rollback()
     action.prepare(Trained(nn.LazyLinear(2)))
-    assert action.state_dict()["kept"] == []
+    assert action.state_dict()["shelf"]["kept"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -55,7 +56,7 @@ def test_the_score_and_the_document(results):
     half = Half("tuning", sick, [WELL], {"other": "in between"}, results, scores)
     text = document([half], "python -m benchmarks.rescue")
     assert "| SkipStep() | 1 of 1 | - | 0 of 1 | 3 of 3 | 1.7% (2%) |" in text
-    cases = data([half], "")["halves"]["tuning"]["cases"]
+    cases = json.loads(data([half], "how"))["tuning"]["cases"]
     assert cases["nan"]["trials"]["none"][0]["loss"] is None
     assert cases["nan"]["trials"]["SkipStep()"][0]["lost"] == 1
 

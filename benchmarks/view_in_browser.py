@@ -12,6 +12,7 @@ is from opening the address to the map on the screen, TensorBoard's own page inc
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shutil
 import sys
@@ -93,8 +94,8 @@ def main() -> None:
                 context.close()
     text = (
         "# The view in the browser\n\n"
-        f"`python -m benchmarks.view_in_browser` on {platform.machine()}, software rendering, on a "
-        "machine that others used too: read the ratios, not the last digit. Window 1440 x 1000.\n\n"
+        f"`python -m benchmarks.view_in_browser` on {platform.machine()}, {os.cpu_count()} cores, "
+        f"load average {os.getloadavg()[0]:.0f}; software rendering, window 1440 x 1000.\n\n"
         f"{table(results)}\n"
     )
     if args.output == "-":

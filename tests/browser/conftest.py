@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from tests.browser.page import Page
-from tests.browser.recordings import tear, train_examples, write_known, write_spike
+from tests.browser.recordings import (
+    tear,
+    train_examples,
+    write_bad,
+    write_known,
+    write_spike,
+)
 from tests.tensorboard.serving import serving
 
 #: No sandbox, since CI runs as root; nothing that talks to the world by itself.
@@ -64,6 +70,7 @@ def logs(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_spike(root / "spike" / "gradwatch")
     write_known(root / "torn" / "gradwatch")
     tear(root / "torn" / "gradwatch")
+    write_bad(root)
     return root
 
 
@@ -95,7 +102,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Page]]:
 def tab(board: str, open_page: Callable[..., Page]) -> Callable[..., Page]:
     """Opens the tab at a state, such as `tab(run="sick/version_0", step=3)`."""
 
-    def open_tab(dark: bool = False, width: int = 1440, **state: object) -> Page:
+    def open_tab(dark: bool = False, width: int = 1440, **state: Any) -> Page:
         page = open_page(board, width=width)
         page.show(dark=dark, **state)
         return page

@@ -80,3 +80,25 @@ def tear(folder: Path) -> None:
     table.write_bytes(table.read_bytes()[:-7])
     for path in folder.iterdir():
         os.utime(path, (time.time() - 3600,) * 2)
+
+
+#: A run and a layer with characters that mean something to browsers, servers and shells.
+ODD_RUN, ODD_LAYER = "odd <b>näme</b> & 100%#x", 'läyer <i>"q"'
+
+
+def write_bad(root: Path) -> None:
+    """Runs that are no trouble to write down and may be some to show."""
+    bad: dict[str, dict[str, float | None]] = {
+        ODD_RUN: {f"{ODD_LAYER}.weight": 1.0},
+        "all nan": {"a.weight": float("nan"), "b.weight": float("nan")},
+        "no gradient": {"a.weight": None},
+    }
+    for name, norms in bad.items():
+        writer = RecordingWriter(root / name / "gradwatch")
+        for step in range(3):
+            writer.add(make_sample(step, norms, loss=1.0, lr=0.1))
+        writer.close([])
+    RecordingWriter(root / "no steps" / "gradwatch").close([])
+    RecordingWriter(root / "newer" / "gradwatch").close([])
+    about = root / "newer" / "gradwatch" / "segment-0000.json"
+    about.write_text('{"format_version": 99}', encoding="utf-8")

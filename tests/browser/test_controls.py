@@ -115,3 +115,12 @@ def test_everything_has_a_name_and_the_layers_are_a_table_too(tab: Tab) -> None:
     page.until(lambda: page.state().get("layer") == "hidden.0.linear")
     page.ui.locator(".curve").first.wait_for()
     assert "hidden.0.linear · Gradient norm" in page.text(".curve h3")
+
+
+def test_who_comes_back_from_another_tab_finds_what_he_left(tab: Tab) -> None:
+    page = tab(run="known", step=7, layer="net.1")
+    for name in ("#text", "#gradwatch"):
+        page.page.evaluate("hash => { location.hash = hash; }", name)
+        page.page.wait_for_timeout(500)
+    page.until(lambda: "Step 7" in page.text(".detail"))
+    assert "net.1" in page.text(".detail")

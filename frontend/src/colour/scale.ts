@@ -18,6 +18,8 @@ const OWN_ARM = 2;
  * that passes on the error signal as it is has a gain of 1.
  */
 const REFERENCE: Readonly<Record<string, number>> = { update_ratio: 1e-3, gain: 1 };
+/** Share of the rows that stand next to the loss. A quarter of a vanishing network spans many decades. */
+const NEAR_LOSS = 1 / 12;
 /** Least and most decades from the reference to an end, so that noise looks like noise. */
 const LEAST_ARM = 3;
 const LEAST_GAIN_ARM = 1;
@@ -86,9 +88,7 @@ function reference(series: readonly Series[]): number {
   const known = REFERENCE[series[0]?.name ?? ""];
   if (known !== undefined) return known;
   const medians = series.flatMap((one) => {
-    // In time the signal begins at the last steps; a quarter of them may span many decades.
-    const share = one.name.startsWith("time_profile:") ? 16 : 4;
-    const nearLoss = one.rows.slice(-Math.max(1, Math.round(one.rows.length / share)));
+    const nearLoss = one.rows.slice(-Math.max(1, Math.round(one.rows.length * NEAR_LOSS)));
     const rows = one.name === "weight_norm" ? one.rows : nearLoss;
     return rows.map((row) => toNumber(row.median)).filter(usable);
   });

@@ -69,7 +69,11 @@ export class App {
     const draw = (): void => this.draw();
     this.address = openAddress(!source.live);
     this.state = fromParameters(this.address.read());
-    this.address.watch(() => this.set(fromParameters(this.address.read())));
+    this.address.watch(() => {
+      const given = this.address.read();
+      // TensorBoard's other tabs have addresses too; who comes back finds what he left.
+      if (Object.keys(given).length > 0) this.set(fromParameters(given));
+    });
     this.themes = new ThemeWatch(!source.live, draw);
     const moon = h(
       "button",

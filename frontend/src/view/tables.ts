@@ -24,7 +24,18 @@ export class Tables {
 
   update(run: Run, choose: (layer: string) => void): void {
     const key = `${run.run} ${run.version} ${String(run.complete)}`;
+    const focused = this.element.contains(document.activeElement)
+      ? document.activeElement?.textContent
+      : undefined;
+    const scrolled = this.element.querySelector(".scroll")?.scrollTop ?? 0;
     fill(this.element, key, () => [this.layers(run, choose), this.about(run)]);
+    // A run that goes on has new numbers; who reads them stays where they are.
+    const again = this.element.querySelector(".scroll");
+    if (again !== null && again.scrollTop !== scrolled) again.scrollTop = scrolled;
+    if (focused === undefined || this.element.contains(document.activeElement)) return;
+    for (const one of this.element.querySelectorAll<HTMLElement>("button, summary")) {
+      if (one.textContent === focused) one.focus({ preventScroll: true });
+    }
   }
 
   private layers(run: Run, choose: (layer: string) => void): HTMLElement {

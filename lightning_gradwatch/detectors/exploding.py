@@ -22,6 +22,8 @@ _THROUGH_DEPTH = 5.0
 #: output force that such an output has whatever the loss.
 _THROUGH_FORWARD = 100.0
 _BLIND = (0.3, 4.0)
+#: Hard batches in a row that are one thing more than chance, in a run that has come back from some.
+_RARE = 3
 #: Out-of-range steps after which the new level is taken for the run's own.
 _ACCEPT = 100
 
@@ -116,6 +118,7 @@ risen to 450, 900 times the level it began at.
             track.late_norms.push(norm)
             track.late_losses.push(loss)
             hot = track.is_outside(norm, loss, self.factor, self.loss_factor)
+            track.returned += track.streak > 0 and not hot
             track.streak = track.streak + 1 if hot else 0
             if track.streak == 1:
                 track.onset_length = track.latest_length
@@ -137,7 +140,7 @@ risen to 450, 900 times the level it began at.
 
     def _is_explosion(self, track: OwnRange, norm: float, loss: float) -> bool:
         too_long = track.latest_length >= self.step_length and track.is_rising(norm, loss)
-        return too_long or track.streak >= 2
+        return too_long or track.streak >= 2 + min(track.returned, _RARE)
 
     def _explains_nonfinite(self, track: OwnRange) -> bool:
         """Whether growth led up to the first non-finite step."""

@@ -48,6 +48,7 @@ class OwnRange:
         calm_lr: Learning rate when the loss was lowest.
         lowest: The loss at that time.
         peak_lr: Highest learning rate since then.
+        returned: Times it came back from out of range by itself: a run of rare hard batches.
         looked: Whether the first forward pass has been judged.
     """
 
@@ -73,6 +74,7 @@ class OwnRange:
     calm_lr: float = math.nan
     lowest: float = math.inf
     peak_lr: float = -math.inf
+    returned: int = 0
     looked: bool = False
 
     def __post_init__(self) -> None:

@@ -136,6 +136,11 @@ def test_without_a_loss_a_far_larger_norm_is_asked_for():
             id="spikes that recover",
         ),
         pytest.param(
+            lambda: train(300, lambda t: [500.0 if t in (80, 84, 85) else 1.0],
+                          loss=lambda t: 1e3 if t in (80, 84, 85) else 1.0),
+            id="rare hard batches, two of them in a row",
+        ),
+        pytest.param(
             lambda: train(300, lambda t: [1e-3 * 1.05**t], loss=lambda t: 0.99**t),
             id="gradients grow while the loss falls",
         ),

@@ -160,6 +160,8 @@ def section(half: Half) -> str:
         wrong = losses(half)
         lines.append(
             f"## What rescue() does not save, and what it harms ({len(wrong)})\n\n"
+            f"Of the {len(ours.missed) + len(ours.hopeless)} dying runs that stay dead, "
+            f"{ours.advised} are told what has to change: a finding with remedies.\n\n"
             + ("\n".join(f"- {line}" for line in wrong) or "Nothing.")
         )
         named = [story(half, p) for p in (*ours.beyond, *ours.hopeless)]

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { gzipSync } from "node:zlib";
 import { decodeMap } from "../src/data/binary";
-import { binAt, cut, EmbeddedSource, overlap, type Embedded } from "../src/data/embedded";
+import { cut, EmbeddedSource, overlap, type Embedded } from "../src/data/embedded";
+import { binAt } from "../src/map/columns";
 import { mapOf } from "./maps";
 
 function encode(

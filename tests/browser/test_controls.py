@@ -48,7 +48,7 @@ def test_the_keyboard_does_what_the_pointer_does(tab: Tab) -> None:
     press("ArrowDown")
     press("ArrowDown")
     page.until(lambda: page.state().get("layer") == "net.1")
-    page.until(lambda: "net.1, step 11" in page.text("p.unseen"))
+    page.until(lambda: page.text("p.unseen") == "net.1, step 11, Gradient norm 0.001")
     press("+")
     page.until(lambda: page.state().get("to", "") != "")
     press("0")

@@ -94,3 +94,13 @@ def test_drag_zooms_double_click_resets_and_a_click_pins(tab: Tab) -> None:
     assert page.state()["layer"].startswith("blocks.")
     mouse.dblclick(box["x"] + 600, box["y"] + 100)
     page.until(lambda: "from" not in page.state())
+
+
+def test_the_pointer_is_told_what_lies_under_it(tab: Tab) -> None:
+    page = tab(run="known")
+    box = page.ui.locator(".heat").bounding_box()
+    plot = box["width"] - 158
+    page.page.mouse.move(box["x"] + 148 + 0.605 * plot, box["y"] + 0.1 * box["height"])
+    page.until(lambda: page.text(".tip") == "net.0 (Linear)\nstep 60: 100")
+    page.page.mouse.move(box["x"] + 148 + 0.205 * plot, box["y"] + 0.7 * box["height"])
+    page.until(lambda: page.text(".tip") == "net.3 (Linear)\nstep 20: nothing measured")

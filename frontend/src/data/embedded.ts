@@ -1,4 +1,5 @@
 // The source behind the report: the same answers, carried in the file itself.
+import { binAt } from "../map/columns";
 import { checkFormat, decodeMap } from "./binary";
 import type {
   BinMap,
@@ -120,17 +121,6 @@ async function unpack(text: string): Promise<BinMap> {
 /** In the planes -Infinity stands for nothing; in JSON null does. */
 function asJson(value: number): JsonNumber {
   return value === -Infinity ? null : value;
-}
-
-/** Returns the last bin that begins at or before a step; the first if there is none. */
-export function binAt(first: readonly number[], step: number): number {
-  let [low, high] = [0, first.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (first[middle]! <= step) low = middle + 1;
-    else high = middle;
-  }
-  return Math.max(0, low - 1);
 }
 
 /** Returns the bins that overlap a window, from inclusive to exclusive. */

@@ -50,3 +50,14 @@ export function spreadBins(map: BinMap, from: number, to: number, width: number)
   }
   return { start, end };
 }
+
+/** Returns the last bin that begins at or before a step; the first if there is none. */
+export function binAt(first: readonly number[], step: number): number {
+  let [low, high] = [0, first.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (first[middle]! <= step) low = middle + 1;
+    else high = middle;
+  }
+  return Math.max(0, low - 1);
+}

@@ -1,6 +1,5 @@
 // One run: its heat map, the marks above it, the strips below it.
-import type { Row } from "../data/types";
-import { formatNumber, formatStep } from "../model/numbers";
+import { formatStep } from "../model/numbers";
 import { glyphOf, lineRanges } from "../model/markers";
 import { zoom } from "../model/keys";
 import { rowsFor, TIME_PROFILE, titleOf } from "../model/words";
@@ -11,6 +10,7 @@ import { RIGHT } from "./linechart";
 import { Marks } from "./marks";
 import { type Change, type Scene, type Shown } from "./shown";
 import { Strips } from "./strips";
+import { tipText } from "./tip";
 
 /** Height of the map: of a row, at least, at most. */
 const ROW = 30;
@@ -153,11 +153,11 @@ export class Pane {
     const map = this.shown?.model.map.value;
     this.tip.hidden = hover === null || this.drag !== null || map === undefined;
     if (hover === null || map === undefined || this.tip.hidden) return;
-    const { arrangement, series, lines } = this.shown!;
+    const { arrangement, series } = this.shown!;
     const line = this.heat.lineAt(hover.y);
     const step = this.heat.stepAt(hover.x);
     const row = arrangement.order[line] ?? 0;
-    setText(this.tip, tipText(series.rows[row]!, lines[line]!, map, row, step));
+    setText(this.tip, tipText(series.rows[row]!, map, row, step));
     const flip = hover.x > this.width / 2;
     this.tip.style.left = flip ? "" : `${hover.x + 14}px`;
     this.tip.style.right = flip ? `${this.width - hover.x + 14}px` : "";
@@ -221,6 +221,9 @@ export class Pane {
       ];
       if (to > from) this.change({ window: { from, to } });
     });
+    element.addEventListener("pointercancel", () => {
+      this.drag = null;
+    });
     element.addEventListener("dblclick", () => this.change({ window: null }));
     element.addEventListener(
       "wheel",
@@ -247,28 +250,6 @@ export class Pane {
     this.strips.destroy();
     this.element.remove();
   }
-}
-
-function tipText(
-  row: Row,
-  name: string,
-  map: {
-    first: readonly number[];
-    last: readonly number[];
-    bins: number;
-    planes: { extreme?: Float32Array };
-  },
-  index: number,
-  step: number,
-): string {
-  let bin = 0;
-  while (bin + 1 < map.bins && map.first[bin + 1]! <= step) bin++;
-  const value = map.planes.extreme?.[index * map.bins + bin] ?? -Infinity;
-  const [first, last] = [map.first[bin] ?? step, map.last[bin] ?? step];
-  const steps =
-    first === last ? `step ${formatStep(first)}` : `steps ${formatStep(first)}–${formatStep(last)}`;
-  const shown = value === -Infinity ? "no gradient" : formatNumber(value);
-  return `${name}${row.kind === "" ? "" : ` (${row.kind})`}\n${steps}: ${shown}`;
 }
 
 function rowWord(series: string): string {

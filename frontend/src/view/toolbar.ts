@@ -5,6 +5,7 @@ import { ORDERS } from "../map/rows";
 import { SCALES, type ViewState } from "../model/state";
 import { mapsOf, TIME_PROFILE, titleOf } from "../model/words";
 import { fill, h, setAttribute, setText } from "./dom";
+import type { Status } from "./messages";
 import type { Change } from "./shown";
 
 const WORDS: Readonly<Record<string, string>> = {
@@ -121,7 +122,7 @@ export class Toolbar {
   }
 
   /** Says how far the run is, and whether more comes. */
-  say(text: string, level: "live" | "still" | "trouble"): void {
+  say({ text, level }: Status): void {
     setText(this.status, text);
     setAttribute(this.status, "data-level", level);
   }

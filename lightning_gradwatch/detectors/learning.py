@@ -31,7 +31,8 @@ class Learning:
         if sample.flow is not None and sample.flow.modules is not None:
             force = output_force(sample, sample.flow.modules)
             # A loss that began far above that of knowing nothing has fallen far as well.
-            fitted = force >= FITTED or (force >= FITTED / 2 and course.fallen >= _FALLEN)
+            far = not course.signed and course.best <= (1 - _FALLEN) * course.top
+            fitted = force >= FITTED or (force >= FITTED / 2 and far)
             self._learns[sample.optimizer] = fitted or course.falling >= _FALLING
 
     def temper(self, finding: Finding, optimizer: int) -> Finding:

@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
         f"`python -m benchmarks.view{' --quick' if args.quick else ''}` on {platform.machine()}, "
         f"Python {platform.python_version()}, numpy {np.__version__}. Layers by steps; two",
         "parameters in each layer of the first two, one in the others. Times are of CPU but for",
-        "the first row, since the machine had other work.",
+        "the first row, which is of the clock.",
         "",
         "| | " + " | ".join(columns) + " |",
         "| --- |" + " --- |" * len(columns),

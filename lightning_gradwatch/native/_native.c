@@ -20,6 +20,10 @@
 #define PREFETCH(address) ((void)(address))
 #endif
 
+/* More than all counts of writes together, so that no two kinds of change cancel. */
+#define REPLACED (1LL << 32)
+#define MISSING (1LL << 47)
+
 enum { MOST_DIMENSIONS = 64 };
 
 static const DLPackExchangeAPI *api; /* set by `bind`; torch never frees it */
@@ -231,12 +235,12 @@ static PyObject *versions(PyObject *self, PyObject *args) {
         if (!grad)
             return NULL;
         if (grad == Py_None) {
-            sum -= 1;
+            sum += MISSING;
             Py_DECREF(grad);
             continue;
         }
         version = PyObject_GetAttr(grad, name_version);
-        sum += 31 * (grad != PyTuple_GET_ITEM(grads, i));
+        sum += grad == PyTuple_GET_ITEM(grads, i) ? 0 : REPLACED;
         Py_DECREF(grad);
         if (!version)
             return NULL;

@@ -18,6 +18,9 @@ from lightning_gradwatch import native
 #: A parameter, its column in the layout (-1: not watched) and its gradient.
 Moving = tuple[nn.Parameter, int, Tensor]
 
+#: More than all counts of writes together, so that no two kinds of change cancel.
+_REPLACED, _MISSING = 1 << 32, 1 << 47
+
 Columns = npt.NDArray[np.intp]
 
 
@@ -83,7 +86,7 @@ class Gradients:
         if native.compiled is not None:
             return int(native.compiled.versions(self.held.parameters, self.grads))
         return sum(
-            -1 if p.grad is None else p.grad._version + 31 * (p.grad is not g)
+            _MISSING if p.grad is None else p.grad._version + _REPLACED * (p.grad is not g)
             for p, g in zip(self.held.parameters, self.grads, strict=True)
         )
 

@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NATIVE := setup.py $(wildcard lightning_gradwatch/native/*.[ch])
 
 .PHONY: demo test check test-oldest clean
 
-$(STAMP): setup.cfg pyproject.toml requirements/development.txt
+$(STAMP): setup.cfg pyproject.toml requirements/development.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "lightning-gradwatch needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

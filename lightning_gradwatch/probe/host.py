@@ -35,9 +35,11 @@ class Host:
             flat = torch.cat([widen(vectors[i]).reshape(-1) for i in places])
             values = flat.cpu().numpy().astype(np.float64, copy=False)
             self.reads += 1
-            ends = np.cumsum([vectors[i].numel() for i in places])
-            for i, part in zip(places, np.split(values, ends[:-1]), strict=True):
-                out[i] = part
+            start = 0
+            for i in places:  # `np.split` costs several times as much as the transfer on a CPU
+                end = start + vectors[i].numel()
+                out[i] = values[start:end]
+                start = end
         return out
 
 

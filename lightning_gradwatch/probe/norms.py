@@ -14,17 +14,25 @@ Three things make the plain float32 norm wrong, and each has its answer here:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_gradwatch.layers import combine_norms
 from lightning_gradwatch.probe.host import Host, widen
+from lightning_gradwatch.probe.in_place import read_in_place
 from lightning_gradwatch.sample import Floats
 
 #: Gradients larger than this are read row by row.
 LARGE = 65_536
 ROW = 8_192
+
+#: Vectors of norms on the device, each with the places that its entries belong to.
+Parts = list[tuple[Sequence[int], Tensor]]
+
+_KIND = attrgetter("dtype", "layout", "device")
 
 #: Exponent of the power of two that brings a band into the middle of the range, by dtype.
 _SHIFT = {torch.float32: 100, torch.bfloat16: 100, torch.float64: 500}
@@ -60,14 +68,33 @@ class NormReader:
             Norms, shape (len(grads),), NaN or Inf where the gradient is not finite; and the
             extras as flat float64 arrays.
         """
-        values = [_values(g, self._p) for g in grads]
-        bands = [self._bands.get(key, 0) for key in keys] if self._bands else [0] * len(values)
-        parts = self._measure(values, bands)
-        order = [i for places, _ in parts for i in places]
+        norms = np.zeros(len(grads))
+        left = read_in_place(grads, norms, self._p)
+        if not left:
+            return norms, self._host.fetch(extra)
+        if len(left) == len(grads):
+            return self._read_with_torch(grads, keys, extra)
+        norms[left], fetched = self._read_with_torch(
+            [grads[i] for i in left], [keys[i] for i in left], extra
+        )
+        return norms, fetched
+
+    def _read_with_torch(
+        self, grads: Sequence[Tensor], keys: Sequence[int], extra: Sequence[Tensor]
+    ) -> tuple[Floats, list[Floats]]:
+        if not self._bands and _are_small_and_alike(grads, self._p):
+            # Hundreds of them are bound by what each one costs in Python: no look at any.
+            bands, values = [0] * len(grads), grads
+            vector = torch.stack(torch._foreach_norm(list(grads), self._p))
+            parts: Parts = [(range(len(grads)), vector)]
+        else:
+            values = [_values(g, self._p) for g in grads]
+            bands = [self._bands.get(key, 0) for key in keys]
+            parts = self._measure(values, bands)
         fetched = self._host.fetch([*(vector for _, vector in parts), *extra])
         norms = np.zeros(len(grads))
-        if order:
-            norms[order] = np.concatenate(fetched[: len(parts)])
+        for (places, _), read in zip(parts, fetched, strict=False):
+            norms[places] = read
         if self._bands or not _plainly_in_band(norms):
             self._settle(norms, values, bands)
             for key, band in zip(keys, bands, strict=True):
@@ -82,6 +109,20 @@ class NormReader:
 
         Trusts the bands of the latest `read`: meant for the same gradients after a clip.
         """
+        norms = np.zeros(len(grads))
+        left = read_in_place(grads, norms, self._p)
+        if not left:
+            return torch.tensor([combine_norms(norms, self._p)], dtype=torch.float64)
+        if len(left) == len(grads):
+            return self._global_norm_with_torch(grads, keys)
+        here = combine_norms(np.delete(norms, left), self._p)
+        rest = self._global_norm_with_torch([grads[i] for i in left], [keys[i] for i in left])
+        total: Tensor = torch.linalg.vector_norm(
+            torch.cat([widen(rest), torch.full_like(widen(rest), here)]), self._p
+        )
+        return total.reshape(1)
+
+    def _global_norm_with_torch(self, grads: Sequence[Tensor], keys: Sequence[int]) -> Tensor:
         values = [_values(g, self._p) for g in grads]
         bands = [max(self._bands.get(key, 0), 0) for key in keys]
         norms = []
@@ -133,12 +174,10 @@ class NormReader:
             return 0
         return band
 
-    def _measure(
-        self, values: Sequence[Tensor], bands: Sequence[int]
-    ) -> list[tuple[list[int], Tensor]]:
+    def _measure(self, values: Sequence[Tensor], bands: Sequence[int]) -> Parts:
         """Return vectors of norms on the device, each with the places its entries belong to."""
         small: dict[tuple[torch.device, torch.dtype, int], list[int]] = {}
-        parts: list[tuple[list[int], Tensor]] = []
+        parts: Parts = []
         for i, (value, band) in enumerate(zip(values, bands, strict=True)):
             if not value.numel():
                 continue
@@ -153,6 +192,18 @@ class NormReader:
                 group = list(torch._foreach_mul(group, 2.0 ** (_SHIFT.get(dtype, 0) * band)))
             parts.append((places, torch.stack(_norms_of_small(group, self._p, _sum_dtype(dtype)))))
         return parts
+
+
+def _are_small_and_alike(grads: Sequence[Tensor], p: float) -> bool:
+    """Whether one call of a foreach kernel reads them all as exactly as can be."""
+    if p not in (1.0, 2.0) or len(set(map(_KIND, grads))) != 1:
+        return False
+    first = grads[0]
+    return (
+        first.layout is torch.strided
+        and first.dtype in (torch.float32, torch.float64)
+        and max(map(Tensor.numel, grads)) <= LARGE
+    )
 
 
 def _plainly_in_band(norms: Floats) -> bool:

@@ -6,7 +6,8 @@ and unfrozen during a run, and manual optimization toggles the flag inside every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Container, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -14,10 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_gradwatch.layers import ROOT, Layout
+from lightning_gradwatch.probe.gathered import Gatherer, Gradients, Held
 from lightning_gradwatch.probe.sharded import is_sharded
-
-#: A parameter, its column in the layout (-1: not watched) and its gradient.
-Moving = tuple[nn.Parameter, int, Tensor]
 
 #: Wrappers that put their name between the user's names.
 _WRAPPERS = (
@@ -36,6 +35,36 @@ def layer_of_parameter(name: str) -> str:
     """Return the layer that a parameter belongs to: its owner, or the parametrised module."""
     owner = name.rpartition(".")[0]
     return owner.partition(".parametrizations.")[0].removesuffix(".parametrizations") or ROOT
+
+
+class _Optimized:
+    """What one optimizer holds, good for as long as its groups hold the same lists.
+
+    Args:
+        lists: The groups' lists of parameters.
+        column: Returns a parameter's column in the layout, -1 if it is not watched.
+        known: Keys of the parameters that were trainable at any time.
+    """
+
+    def __init__(
+        self,
+        lists: list[list[nn.Parameter]],
+        column: Callable[[nn.Parameter], int],
+        known: Container[int],
+    ) -> None:
+        self._lists = lists
+        self._sizes = [len(held) for held in lists]
+        self.pairs = [(parameter, column(parameter)) for held in lists for parameter in held]
+        self.unknown = [p for p, place in self.pairs if place < 0 and id(p) not in known]
+        self.gatherer = Gatherer(Held.of(self.pairs))
+
+    def is_of(self, lists: list[list[nn.Parameter]]) -> bool:
+        """Whether these are still the lists, as long as they were."""
+        return (
+            len(lists) == len(self._lists)
+            and all(map(operator.is_, lists, self._lists))
+            and [len(held) for held in lists] == self._sizes
+        )
 
 
 class ParameterMap:
@@ -61,7 +90,8 @@ class ParameterMap:
         self._exclude = exclude
         self._order: dict[str, int] = {}
         self._known: set[int] = set()
-        self._cache: dict[int, tuple[tuple[int, ...], list[tuple[nn.Parameter, int]]]] = {}
+        self._cache: dict[int, _Optimized] = {}
+        self._whole: list[nn.Parameter] = []
         self._sharded: tuple[object, list[tuple[nn.Parameter, int]]] | None = None
         self.layout = Layout((), (), (), (), (), ())
         self.refresh()
@@ -135,19 +165,21 @@ class ParameterMap:
 
         Without an optimizer: all parameters of the module.
         """
+        return self._held_by(optimizer).pairs
+
+    def _held_by(self, optimizer: torch.optim.Optimizer | None) -> _Optimized:
         if optimizer is None:
-            return [(p, self._columns.get(id(p), -1)) for p in self._module.parameters()]
-        groups = optimizer.param_groups
-        sizes = tuple(len(group["params"]) for group in groups)
+            now = list(self._module.parameters())
+            if len(now) != len(self._whole) or not all(map(operator.is_, now, self._whole)):
+                self._whole = now
+            lists = [self._whole]
+        else:
+            lists = [group["params"] for group in optimizer.param_groups]
         cached = self._cache.get(id(optimizer))
-        if cached is None or cached[0] != sizes:
-            found = [
-                (parameter, self._columns.get(id(parameter), -1))
-                for group in groups
-                for parameter in group["params"]
-            ]
-            cached = self._cache[id(optimizer)] = (sizes, found)
-        return cached[1]
+        if cached is None or not cached.is_of(lists):
+            cached = _Optimized(lists, lambda p: self._columns.get(id(p), -1), self._known)
+            self._cache[id(optimizer)] = cached
+        return cached
 
     def sharded(self, optimizer: torch.optim.Optimizer | None) -> list[tuple[nn.Parameter, int]]:
         """Return those of them that are spread over processes, each with its column."""
@@ -156,14 +188,14 @@ class ParameterMap:
             self._sharded = (moved, [(p, c) for p, c in moved if is_sharded(p)])
         return self._sharded[1]
 
-    def gradients(self, optimizer: torch.optim.Optimizer | None) -> list[Moving]:
+    def gradients(self, optimizer: torch.optim.Optimizer | None) -> Gradients:
         """Return every parameter that has a gradient for the coming step."""
-        found = [(p, c, p.grad) for p, c in self.moved_by(optimizer) if p.grad is not None]
-        unknown = [p for p, column, _ in found if column < 0 and id(p) not in self._known]
+        held = self._held_by(optimizer)
+        unknown = [p for p in held.unknown if p.grad is not None]
         if unknown:
             self.refresh(also=unknown)
-            found = [(p, c, p.grad) for p, c in self.moved_by(optimizer) if p.grad is not None]
-        return found
+            held = self._held_by(optimizer)
+        return held.gatherer.gather()
 
     def named_gradients(
         self, optimizer: torch.optim.Optimizer | None

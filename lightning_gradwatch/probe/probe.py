@@ -21,10 +21,11 @@ from lightning_gradwatch.layers import Layout, combine_norms
 from lightning_gradwatch.probe import scaler as amp
 from lightning_gradwatch.probe.flow import FlowProbe
 from lightning_gradwatch.probe.gate import BackwardGate
+from lightning_gradwatch.probe.gathered import Gradients
 from lightning_gradwatch.probe.host import Host
 from lightning_gradwatch.probe.norms import NormReader
 from lightning_gradwatch.probe.order import ExecutionOrder
-from lightning_gradwatch.probe.parameters import Moving, ParameterMap
+from lightning_gradwatch.probe.parameters import ParameterMap
 from lightning_gradwatch.probe.recurrent import TimeProbe, profile
 from lightning_gradwatch.probe.sharded import ShardedNorms, is_sharded
 from lightning_gradwatch.probe.updates import UpdateMeter, assemble
@@ -86,7 +87,7 @@ class _Open:
     context: StepContext
     global_norm: float
     layout: Layout
-    moving: list[Moving]
+    moving: Gradients
     overflow: bool
     may_change: bool = False
     version: int | None = None
@@ -175,7 +176,7 @@ class Probe:
             self._order = None
         moving = self.parameters.gradients(context.optimizer)
         shards = self._shards(context)
-        dense = [m for m in moving if not is_sharded(m[2])] if shards else moving
+        dense = moving.those(lambda grad: not is_sharded(grad)) if shards else moving
         squares = self._time.take(self._keep_armed)
         flow = self._flow.take(self._keep_armed)
         scale_now = amp.scale_tensor(context.scaler)
@@ -186,19 +187,18 @@ class Probe:
         late = self._late_tensors()
         extra += [t for t in (scale_now, lr if isinstance(lr, Tensor) else None) if t is not None]
         extra += shards.vectors if shards else []
-        raw, fetched = self._norms.read(
-            [grad for _, _, grad in dense], [id(p) for p, _, _ in dense], [*extra, *late]
-        )
+        raw, fetched = self._norms.read(dense.grads, dense.held.keys, [*extra, *late])
         taken = iter(fetched)
         losses = [(float(next(taken)[0]), factor) for _, factor in self._losses]
         by_time = {name: next(taken) for name in squares}
         seen = [next(taken) for _ in flow.tensors]
         loss_scale = float(next(taken)[0]) if scale_now is not None else 1.0
         rate = float(next(taken)[0]) if isinstance(lr, Tensor) else float(lr)
-        columns = [column for _, column, _ in dense]
+        columns = dense.held.columns
         if shards:
             whole = shards.result([next(taken) for _ in shards.vectors])
-            columns += [column for column, norm in whole if norm is not None]
+            there = [column for column, norm in whole if norm is not None]
+            columns = np.append(columns, np.array(there, np.intp))
             raw = np.append(raw, [norm for _, norm in whole if norm is not None])
         aftermath = self._close(list(taken))
         self._losses.clear()
@@ -209,7 +209,7 @@ class Probe:
         norms = raw / (loss_scale if scaled else 1.0)
         # In the short last window of an epoch the loss was divided by more than was added up.
         flow_scale = loss_scale * context.accumulated
-        sample = self._sample(context, np.array(columns, np.intp), norms)
+        sample = self._sample(context, columns, norms)
         loss = sum(value * factor for value, factor in losses) / loss_scale if losses else math.nan
         sample = replace(
             sample,
@@ -278,7 +278,7 @@ class Probe:
             step.may_change = True
             # Writing to a sharded gradient leaves no trace: those are looked at again every time.
             sharded = self.parameters.sharded(step.context.optimizer)
-            step.version = None if sharded else _version(step.moving)
+            step.version = None if sharded else step.moving.version()
         if updates:
             self._updates.before(
                 [m for m in step.moving if not (is_sharded(m[0]) or is_sharded(m[2]))]
@@ -290,10 +290,10 @@ class Probe:
         if step is None:
             return None
         step.columns, step.squares = self._updates.after()
-        if step.may_change and step.version != _version(step.moving):
+        if step.may_change and step.version != step.moving.version():
             step.measured = self._measure_again(step)
         # Gradients are not kept alive beyond the step that used them.
-        step.moving = []
+        step.moving = Gradients()
         if step.measured is None and step.squares is None:
             return self._close([])
         return None
@@ -346,10 +346,3 @@ def _join(profiles: tuple[TimeProfile, ...], flow: Flow | None) -> Flow | None:
     if flow is None:
         return Flow(profiles) if profiles else None
     return replace(flow, time_profiles=(*profiles, *flow.time_profiles))
-
-
-def _version(moving: Sequence[Moving]) -> int:
-    """Return a number that changes whenever any gradient is written to or replaced."""
-    return sum(
-        -1 if p.grad is None else p.grad._version + 31 * (p.grad is not g) for p, _, g in moving
-    )

@@ -20,6 +20,8 @@ from tests.trainer.models import (
     scaler_plugin,
 )
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 
 def quiet(**arguments) -> GradWatch:
     return GradWatch(reporters=[], **arguments)

@@ -11,6 +11,8 @@ from torch import nn
 from lightning_gradwatch import GradWatch
 from tests.trainer.models import data, fit, lightning, mlp, regression
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 
 class Recurrent(nn.Module):
     """Raw data goes straight into the RNN: its gradient is only there if we ask for it."""

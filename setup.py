@@ -1,0 +1,20 @@
+"""The one thing that setup.cfg cannot say: the compiled reader, which is optional.
+
+Without a compiler the package installs and works all the same, with torch's own operations.
+"""
+
+import sys
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "lightning_gradwatch.native._native",
+            ["lightning_gradwatch/native/_native.c"],
+            depends=["lightning_gradwatch/native/dlpack.h", "lightning_gradwatch/native/kernels.h"],
+            extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
+            optional=True,
+        )
+    ]
+)

@@ -34,6 +34,7 @@ from lightning_gradwatch.layers import Layout
 from lightning_gradwatch.parts_state import load_parts, plain, save_parts
 from lightning_gradwatch.probe.facts import read_facts
 from lightning_gradwatch.probe.probe import Aftermath, Probe, StepContext
+from lightning_gradwatch.probe.sharded import OtherRankFailed
 from lightning_gradwatch.report import Report
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.sample import Sample, Update
@@ -246,6 +247,9 @@ class Engine:
             return
         with torch.no_grad():
             read = self.guard.call(probe, probe.read, context, default=None)
+            if read is None:
+                self.guard.call("taking part", probe.abstain, context, default=None)
+            self.guard.call("taking part", probe.look_again, context, may_change, default=None)
             findings: list[Finding] = []
             training: Training | None = None
             loss = math.nan
@@ -262,7 +266,7 @@ class Engine:
             if self.actions:
                 # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
                 findings, loss = self._agree(findings, loss, context.step)
-            if read is not None:
+            if read is not None and self.guard.works(probe):
                 training = self._act(context, sample, findings, loss, last=not may_change)
             if training is not None:
                 self.guard.call(
@@ -312,14 +316,20 @@ class Engine:
     ) -> tuple[list[Finding], float]:
         """Add what only other ranks found, and return the mean of all ranks' losses.
 
-        A loss, unlike a gradient, is each rank's own.
+        A loss, unlike a gradient, is each rank's own. What has failed on any rank is switched off
+        on all: weights would part for good if one of them clipped and another did not.
         """
         codes = sorted({*CODES, *(c for a in self.actions for c in getattr(a, "on", ()))})
         here = {finding.code for finding in findings}
-        *anywhere, total = self._hands.add([*(float(code in here) for code in codes), loss])
+        parts = [part for part in (*self.actions, self._probe) if part is not None]
+        broken = [float(not self.guard.works(part)) for part in parts]
+        *anywhere, total = self._hands.add([*(float(c in here) for c in codes), *broken, loss])
+        for part, count in zip(parts, anywhere[len(codes) :], strict=True):
+            if count:
+                self.guard.disable(part, OtherRankFailed("it failed on another rank"))
         return findings + [
             Finding(code, Severity.WARNING, (), step, step, summary="found on another rank")
-            for code, found in zip(codes, anywhere, strict=True)
+            for code, found in zip(codes, anywhere[: len(codes)], strict=True)
             if found and code not in here
         ], total / self._hands.ranks
 
@@ -384,9 +394,13 @@ class Engine:
     def after_step(self) -> None:
         """The step was made: measure what it did."""
         probe = self._probe
-        if probe is not None and self.guard.works(probe):
-            with torch.no_grad():
+        if probe is None:
+            return
+        with torch.no_grad():
+            if self.guard.works(probe):
                 self._complete(self.guard.call(probe, probe.after_step, default=None))
+            if not self.guard.works(probe):
+                self.guard.call("taking part", probe.abstain_again, default=None)
 
     def settle(self) -> None:
         """Complete the latest step now, even if that costs a transfer."""

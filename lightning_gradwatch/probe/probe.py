@@ -112,6 +112,9 @@ class Probe:
         self._updates = UpdateMeter()
         self._losses: list[tuple[Tensor, float]] = []
         self._open: _Open | None = None
+        self._plan: ShardedNorms | None = None
+        self._joined = False  # whether this process has taken part in the collective that is due
+        self._again: ShardedNorms | None = None
 
     def attach(self, module: nn.Module) -> None:
         """Learn the module's parameters and hook its layers until the first step.
@@ -143,7 +146,7 @@ class Probe:
             del self.parameters, self._time, self._flow, self.gate
         self._updates.forget()
         self._losses.clear()
-        self._open = None
+        self._open = self._plan = self._again = None
 
     def arm_flow(self, several: bool = False) -> None:
         """Hook the modules for the coming step.
@@ -170,6 +173,7 @@ class Probe:
 
     def read(self, context: StepContext) -> tuple[Sample, Aftermath | None]:
         """Read the gradients as they are now; also return the aftermath still outstanding."""
+        self._joined = False
         if self._order is not None:
             self.parameters.reorder(self._order.finish())
             self._order = None
@@ -185,7 +189,7 @@ class Probe:
         extra += [*squares.values(), *flow.tensors]
         late = self._late_tensors()
         extra += [t for t in (scale_now, lr if isinstance(lr, Tensor) else None) if t is not None]
-        extra += shards.vectors if shards else []
+        extra += [self._take_part(shards)] if shards else []
         raw, fetched = self._norms.read(
             [grad for _, _, grad in dense], [id(p) for p, _, _ in dense], [*extra, *late]
         )
@@ -197,9 +201,9 @@ class Probe:
         rate = float(next(taken)[0]) if isinstance(lr, Tensor) else float(lr)
         columns = [column for _, column, _ in dense]
         if shards:
-            whole = shards.result([next(taken) for _ in shards.vectors])
-            columns += [column for column, norm in whole if norm is not None]
-            raw = np.append(raw, [norm for _, norm in whole if norm is not None])
+            spread, whole = shards.result(next(taken))
+            columns += spread
+            raw = np.append(raw, whole)
         aftermath = self._close(list(taken))
         self._losses.clear()
 
@@ -226,9 +230,39 @@ class Probe:
         return sample, aftermath
 
     def _shards(self, context: StepContext) -> ShardedNorms | None:
-        """Reduce the norms of sharded gradients over processes; None where there are none."""
+        """Return how to read sharded gradients; None where there are none."""
         spread = self.parameters.sharded(context.optimizer)
-        return ShardedNorms(spread, self._settings.norm_type) if spread else None
+        if not spread:
+            return None
+        if self._plan is None or self._plan.spread is not spread:
+            self._plan = ShardedNorms(spread, self._settings.norm_type)
+        return self._plan
+
+    def _take_part(self, shards: ShardedNorms, failed: bool = False) -> Tensor:
+        vector = shards.take_part(failed)
+        self._joined = True
+        return vector
+
+    def abstain(self, context: StepContext) -> None:
+        """The reading of this step failed, or is switched off: keep no other process waiting."""
+        shards = self._shards(context)
+        if shards and not self._joined:
+            self._take_part(shards, failed=True)
+        self._joined = False
+
+    def look_again(self, context: StepContext, may_change: bool) -> None:
+        """Say whether sharded gradients are to be read after the step as well, on every process.
+
+        Writing to them leaves no trace, so that this cannot be left to what each one sees.
+        """
+        self._joined = False
+        self._again = self._shards(context) if may_change else None
+
+    def abstain_again(self) -> None:
+        """The same as `abstain`, after the step."""
+        if self._again and not self._joined:
+            self._take_part(self._again, failed=True)
+        self._again, self._joined = None, False
 
     def _sample(
         self,
@@ -276,9 +310,7 @@ class Probe:
         step.clipped_norm = clipped_norm
         if may_change and not math.isnan(clipped_norm):
             step.may_change = True
-            # Writing to a sharded gradient leaves no trace: those are looked at again every time.
-            sharded = self.parameters.sharded(step.context.optimizer)
-            step.version = None if sharded else _version(step.moving)
+            step.version = _version(step.moving)
         if updates:
             self._updates.before(
                 [m for m in step.moving if not (is_sharded(m[0]) or is_sharded(m[2]))]
@@ -286,25 +318,29 @@ class Probe:
 
     def after_step(self) -> Aftermath | None:
         """Measure what the step did; return it if no number of it is on the device only."""
+        again = self._again
+        vector = self._take_part(again) if again else None
+        self._again, self._joined = None, False
         step = self._open
         if step is None:
             return None
         step.columns, step.squares = self._updates.after()
-        if step.may_change and step.version != _version(step.moving):
-            step.measured = self._measure_again(step)
+        if step.may_change and (vector is not None or step.version != _version(step.moving)):
+            step.measured = self._measure_again(step, again, vector)
         # Gradients are not kept alive beyond the step that used them.
         step.moving = []
         if step.measured is None and step.squares is None:
             return self._close([])
         return None
 
-    def _measure_again(self, step: _Open) -> Tensor:
+    def _measure_again(
+        self, step: _Open, shards: ShardedNorms | None, vector: Tensor | None
+    ) -> Tensor:
         """Norm over all gradients as they are now, on the device, shape (1,)."""
         grads = [(p.grad, id(p)) for p, _, _ in step.moving if p.grad is not None]
         grads = [(grad, key) for grad, key in grads if not is_sharded(grad)]
         norm = self._norms.global_norm([g for g, _ in grads], [k for _, k in grads])
-        shards = self._shards(step.context)
-        return shards.joined(norm) if shards else norm
+        return norm if shards is None or vector is None else shards.joined(vector, norm)
 
     def flush(self) -> Aftermath | None:
         """Bring outstanding numbers to the host now; None if there are none."""

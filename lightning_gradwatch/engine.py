@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.audience import Audience
 from lightning_gradwatch.culprit.seeker import Seeker
 from lightning_gradwatch.diagnosis import Diagnosis
+from lightning_gradwatch.errors import GradWatchWarning
 from lightning_gradwatch.facts import ModelFacts
 from lightning_gradwatch.finding import CODES, Finding, Severity
 from lightning_gradwatch.guard import Guard
@@ -72,6 +74,7 @@ class Engine:
         self._divided: torch.optim.Optimizer | None = None
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
+        self._tells_steps = True
         self._hands = Hands()
         self.seeker = Seeker()
         self.reset()
@@ -115,6 +118,7 @@ class Engine:
         run: RunInfo,
         hands: Hands,
         reporting: bool = True,
+        untrusted: str = "",
     ) -> None:
         """Attach to a module and open the reporters.
 
@@ -124,6 +128,7 @@ class Engine:
             run: What the reporters are told.
             hands: How actions reach the loop.
             reporting: False on ranks other than zero.
+            untrusted: Why the gradients in `.grad` are not to be measured; "" if they are.
 
         Raises:
             ValueError: `include` and `exclude` leave nothing of a module that has parameters.
@@ -133,22 +138,39 @@ class Engine:
         self.audience.listening = reporting
         self._optimizers = list(optimizers)
         self._handles = [
-            optimizer.register_step_post_hook(self._stepped) for optimizer in optimizers
+            optimizer.register_step_post_hook(self._stepped)
+            for optimizer in optimizers
+            if hasattr(optimizer, "register_step_post_hook")
         ]
-        probe = Probe(self.settings, lambda error: self.guard.disable("a module hook", error))
+        self._tells_steps = len(self._handles) == len(self._optimizers)
+        probe = Probe(
+            self.settings,
+            lambda error: self.guard.disable("a module hook", error),
+            trusted=not untrusted,
+        )
         probe.attach(module)
         self._probe, self._module = probe, module
         facts = self.guard.call(
             "reading the model's facts", read_facts, module, optimizers, probe.host,
             default=ModelFacts(),
         )  # fmt: skip
+        if untrusted:  # what optimizers hold are not the model's own parameters
+            facts = replace(facts, left_out=())
         if not self._counts:  # a resumed run keeps the facts of its first beginning
             self.diagnosis.facts = facts
         for action in self.actions:
             if hasattr(action, "prepare"):
                 self.guard.call(action, action.prepare, self._trained(), default=None)
         self.audience.start(run)
-        if not facts.parameters:
+        if untrusted:
+            if reporting:
+                warnings.warn(
+                    f"GradWatch: no norms of gradients in this run: {untrusted}. Loss, learning "
+                    "rate and what modules show from outside are recorded all the same.",
+                    GradWatchWarning,
+                    stacklevel=2,
+                )
+        elif not facts.parameters:
             self.audience.findings(self.diagnosis.observe([_nothing_to_watch()], 0))
 
     def stop(self) -> None:
@@ -277,6 +299,8 @@ class Engine:
                     clipped_norm=math.nan if training.skipped else training.global_norm,
                     default=None,
                 )
+        if not self._tells_steps:  # an optimizer that is not torch's: take the step for made
+            self.after_step()
 
     def _with_update(self, sample: Sample) -> Sample:
         """Hand the latest measured update to the detectors, once."""

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from lightning_gradwatch.culprit.find import Replay
 
 
+#: The layout where no gradient can be read.
+_NOTHING = Layout((), (), (), (), (), ())
+
+
 @dataclass(frozen=True)
 class StepContext:
     """What the loop knows of the step that is about to be made.
@@ -102,10 +106,14 @@ class Probe:
     Args:
         settings: What to read.
         failed: Told of an exception inside a module hook.
+        trusted: `.grad` holds the gradient; otherwise it is not looked at.
     """
 
-    def __init__(self, settings: Settings, failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, settings: Settings, failed: Callable[[Exception], None], trusted: bool = True
+    ) -> None:
         self._settings = settings
+        self._trusted = trusted
         self._failed = failed
         self.host = Host()
         self._norms = NormReader(self.host, settings.norm_type)
@@ -123,7 +131,8 @@ class Probe:
             ConfigurationError: `include` and `exclude` match none of the parameters.
         """
         self.parameters = ParameterMap(module, self._settings.include, self._settings.exclude)
-        if not self.parameters.layout.parameters and self._settings.include is not None:
+        nothing = self._trusted and not self.parameters.layout.parameters
+        if nothing and self._settings.include is not None:
             names = [name for name, _ in module.named_parameters()]
             raise ConfigurationError(
                 f"include={list(self._settings.include)!r}, exclude={self._settings.exclude!r} "
@@ -177,7 +186,7 @@ class Probe:
         if self._order is not None:
             self.parameters.reorder(self._order.finish())
             self._order = None
-        moving = self.parameters.gradients(context.optimizer)
+        moving = self.parameters.gradients(context.optimizer) if self._trusted else []
         shards = self._shards(context)
         dense = [m for m in moving if not is_sharded(m[2])] if shards else moving
         squares = self._time.take(self._keep_armed)
@@ -231,7 +240,7 @@ class Probe:
 
     def _shards(self, context: StepContext) -> ShardedNorms | None:
         """Return how to read sharded gradients; None where there are none."""
-        spread = self.parameters.sharded(context.optimizer)
+        spread = self.parameters.sharded(context.optimizer) if self._trusted else []
         if not spread:
             return None
         if self._plan is None or self._plan.spread is not spread:
@@ -270,7 +279,7 @@ class Probe:
         columns: npt.NDArray[np.intp],
         norms: Floats,
     ) -> Sample:
-        layout = self.parameters.layout
+        layout = self.parameters.layout if self._trusted else _NOTHING
         width = len(layout.parameters)
         watched = columns >= 0
         has_grad = np.zeros(width, np.bool_)

@@ -132,7 +132,7 @@ class ShardedNorms:
         there = np.flatnonzero(vector[count:-1] > 0)
         powers = vector[there]
         norms = powers if math.isinf(self._p) else powers ** (1.0 / self._p)
-        return [self.spread[i][1] for i in there], norms
+        return [self.spread[int(i)][1] for i in there], norms
 
 
 def _device_of(parameter: Any) -> torch.device:

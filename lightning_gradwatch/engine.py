@@ -134,6 +134,9 @@ class Engine:
             ValueError: `include` and `exclude` leave nothing of a module that has parameters.
         """
         self.stop()
+        if untrusted:
+            said = dict(run.environment) | {"gradients": f"not read: {untrusted}"}
+            run = replace(run, environment=said)
         self.run, self._hands = run, hands
         self.audience.listening = reporting
         self._optimizers = list(optimizers)

@@ -164,6 +164,7 @@ class GradWatch(Seen, Callback):
             run,
             view.hands(run, files=self._engine.actions_want_batches),
             reporting=trainer.is_global_zero,
+            untrusted=view.untrusted,
         )
         view.warn_of_actions_without_effect(self._engine.actions)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.audience import Audience
 from lightning_gradwatch.culprit.seeker import Seeker
 from lightning_gradwatch.diagnosis import Diagnosis
+from lightning_gradwatch.errors import GradWatchWarning
 from lightning_gradwatch.facts import ModelFacts
 from lightning_gradwatch.finding import CODES, Finding, Severity
 from lightning_gradwatch.guard import Guard
@@ -34,6 +36,7 @@ from lightning_gradwatch.layers import Layout
 from lightning_gradwatch.parts_state import load_parts, plain, save_parts
 from lightning_gradwatch.probe.facts import read_facts
 from lightning_gradwatch.probe.probe import Aftermath, Probe, StepContext
+from lightning_gradwatch.probe.sharded import OtherRankFailed
 from lightning_gradwatch.report import Report
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.sample import Sample, Update
@@ -71,6 +74,7 @@ class Engine:
         self._divided: torch.optim.Optimizer | None = None
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
+        self._tells_steps = True
         self._hands = Hands()
         self.seeker = Seeker()
         self.reset()
@@ -114,6 +118,7 @@ class Engine:
         run: RunInfo,
         hands: Hands,
         reporting: bool = True,
+        untrusted: str = "",
     ) -> None:
         """Attach to a module and open the reporters.
 
@@ -123,31 +128,52 @@ class Engine:
             run: What the reporters are told.
             hands: How actions reach the loop.
             reporting: False on ranks other than zero.
+            untrusted: Why the gradients in `.grad` are not to be measured; "" if they are.
 
         Raises:
             ValueError: `include` and `exclude` leave nothing of a module that has parameters.
         """
         self.stop()
+        if untrusted:
+            said = dict(run.environment) | {"gradients": f"not read: {untrusted}"}
+            run = replace(run, environment=said)
         self.run, self._hands = run, hands
         self.audience.listening = reporting
         self._optimizers = list(optimizers)
         self._handles = [
-            optimizer.register_step_post_hook(self._stepped) for optimizer in optimizers
+            optimizer.register_step_post_hook(self._stepped)
+            for optimizer in optimizers
+            if hasattr(optimizer, "register_step_post_hook")
         ]
-        probe = Probe(self.settings, lambda error: self.guard.disable("a module hook", error))
+        self._tells_steps = len(self._handles) == len(self._optimizers)
+        probe = Probe(
+            self.settings,
+            lambda error: self.guard.disable("a module hook", error),
+            trusted=not untrusted,
+        )
         probe.attach(module)
         self._probe, self._module = probe, module
         facts = self.guard.call(
             "reading the model's facts", read_facts, module, optimizers, probe.host,
             default=ModelFacts(),
         )  # fmt: skip
+        if untrusted:  # what optimizers hold are not the model's own parameters
+            facts = replace(facts, left_out=())
         if not self._counts:  # a resumed run keeps the facts of its first beginning
             self.diagnosis.facts = facts
         for action in self.actions:
             if hasattr(action, "prepare"):
                 self.guard.call(action, action.prepare, self._trained(), default=None)
         self.audience.start(run)
-        if not facts.parameters:
+        if untrusted:
+            if reporting:
+                warnings.warn(
+                    f"GradWatch: no norms of gradients in this run: {untrusted}. Loss, learning "
+                    "rate and what modules show from outside are recorded all the same.",
+                    GradWatchWarning,
+                    stacklevel=2,
+                )
+        elif not facts.parameters:
             self.audience.findings(self.diagnosis.observe([_nothing_to_watch()], 0))
 
     def stop(self) -> None:
@@ -246,6 +272,9 @@ class Engine:
             return
         with torch.no_grad():
             read = self.guard.call(probe, probe.read, context, default=None)
+            if read is None:
+                self.guard.call("taking part", probe.abstain, context, default=None)
+            self.guard.call("taking part", probe.look_again, context, may_change, default=None)
             findings: list[Finding] = []
             training: Training | None = None
             loss = math.nan
@@ -262,7 +291,7 @@ class Engine:
             if self.actions:
                 # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
                 findings, loss = self._agree(findings, loss, context.step)
-            if read is not None:
+            if read is not None and self.guard.works(probe):
                 training = self._act(context, sample, findings, loss, last=not may_change)
             if training is not None:
                 self.guard.call(
@@ -273,6 +302,8 @@ class Engine:
                     clipped_norm=math.nan if training.skipped else training.global_norm,
                     default=None,
                 )
+        if not self._tells_steps:  # an optimizer that is not torch's: take the step for made
+            self.after_step()
 
     def _with_update(self, sample: Sample) -> Sample:
         """Hand the latest measured update to the detectors, once."""
@@ -312,14 +343,20 @@ class Engine:
     ) -> tuple[list[Finding], float]:
         """Add what only other ranks found, and return the mean of all ranks' losses.
 
-        A loss, unlike a gradient, is each rank's own.
+        A loss, unlike a gradient, is each rank's own. What has failed on any rank is switched off
+        on all: weights would part for good if one of them clipped and another did not.
         """
         codes = sorted({*CODES, *(c for a in self.actions for c in getattr(a, "on", ()))})
         here = {finding.code for finding in findings}
-        *anywhere, total = self._hands.add([*(float(code in here) for code in codes), loss])
+        parts = [part for part in (*self.actions, self._probe) if part is not None]
+        broken = [float(not self.guard.works(part)) for part in parts]
+        *anywhere, total = self._hands.add([*(float(c in here) for c in codes), *broken, loss])
+        for part, count in zip(parts, anywhere[len(codes) :], strict=True):
+            if count:
+                self.guard.disable(part, OtherRankFailed("it failed on another rank"))
         return findings + [
             Finding(code, Severity.WARNING, (), step, step, summary="found on another rank")
-            for code, found in zip(codes, anywhere, strict=True)
+            for code, found in zip(codes, anywhere[: len(codes)], strict=True)
             if found and code not in here
         ], total / self._hands.ranks
 
@@ -384,9 +421,13 @@ class Engine:
     def after_step(self) -> None:
         """The step was made: measure what it did."""
         probe = self._probe
-        if probe is not None and self.guard.works(probe):
-            with torch.no_grad():
+        if probe is None:
+            return
+        with torch.no_grad():
+            if self.guard.works(probe):
                 self._complete(self.guard.call(probe, probe.after_step, default=None))
+            if not self.guard.works(probe):
+                self.guard.call("taking part", probe.abstain_again, default=None)
 
     def settle(self) -> None:
         """Complete the latest step now, even if that costs a transfer."""

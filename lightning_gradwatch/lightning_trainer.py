@@ -17,12 +17,19 @@ import torch
 
 from lightning_gradwatch.errors import ConfigurationError, GradWatchWarning
 from lightning_gradwatch.hands import Hands
+from lightning_gradwatch.probe.trust import DEEPSPEED, FSDP1, untrusted
 from lightning_gradwatch.recording.remote import is_remote
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
+from lightning_gradwatch.unwrapped import said_of_ranks
 from lightning_gradwatch.version import __version__
 
 _log = logging.getLogger("lightning_gradwatch")
+
+#: Strategies of Lightning after whose backward pass every process has whole gradients in `.grad`,
+#: or DTensors, which say of what they are a part. Classes derived from them are taken for the same.
+_KNOWN = {"SingleDeviceStrategy", "DDPStrategy", "ModelParallelStrategy"}
+_ELSEWHERE = {"DeepSpeedStrategy": DEEPSPEED, "FSDPStrategy": FSDP1}
 
 
 class TrainerView:
@@ -140,20 +147,37 @@ class TrainerView:
                 "precision": str(trainer.precision),
                 "model": type(self._module).__name__,
                 "optimizers": ", ".join(type(o).__name__ for o in self.optimizers),
-            },
+            }
+            | said_of_ranks(trainer.world_size),
             show_progress=trainer.progress_bar_callback is not None,
         )
 
+    @property
+    def untrusted(self) -> str:
+        """Why the gradients in `.grad` are not to be measured; "" if they are."""
+        strategy = self._trainer.strategy
+        kinds = [kind.__name__ for kind in type(strategy).__mro__]
+        for kind, reason in _ELSEWHERE.items():
+            if kind in kinds:
+                return reason
+        if self._trainer.world_size > 1 and _KNOWN.isdisjoint(kinds):
+            return (
+                f"{kinds[0]} is not known here, and what each of its {self._trainer.world_size} "
+                "processes finds in .grad may be a part of the gradient"
+            )
+        return untrusted(self._module, self.optimizers)
+
     def refuse_actions(self, actions: Sequence[Any]) -> None:
-        """Refuse actions that this strategy gives no access to.
+        """Refuse actions that are given no gradients to act on.
 
         Raises:
-            ConfigurationError: under DeepSpeed.
+            ConfigurationError: under DeepSpeed, FSDP1 and strategies that are not known.
         """
-        if actions and "DeepSpeed" in type(self._trainer.strategy).__name__:
-            from lightning_gradwatch.actions.conflicts import refused_under_deepspeed
+        reason = self.untrusted if actions else ""
+        if reason:
+            from lightning_gradwatch.actions.conflicts import refused_without_gradients
 
-            refused = refused_under_deepspeed(actions)
+            refused = refused_without_gradients(actions, reason)
             if refused:
                 raise ConfigurationError(refused)
 

@@ -18,20 +18,30 @@ from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.probe import StepContext
+from lightning_gradwatch.probe.trust import untrusted
 from lightning_gradwatch.recording.remote import is_remote
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.seen import Seen
 from lightning_gradwatch.settings import Settings
+from lightning_gradwatch.unwrapped import (
+    added_up,
+    inner_module,
+    inner_optimizer,
+    ranks,
+    said_of_ranks,
+)
 from lightning_gradwatch.version import __version__
 
 
 class GradientWatcher(Seen):
     """Watches the gradients of a bare PyTorch (or Fabric) loop; a context manager.
 
-    Call `step` between `backward()` and `optimizer.step()`, before you clip.
+    Call `step` between `backward()` and `optimizer.step()`, before you clip. With several
+    processes (torch.distributed), every one of them has its watcher and calls `step` at every
+    step: ranks agree on what actions are given, and rank zero reports.
 
     Args:
-        model: The module that is trained.
+        model: The module that is trained; wrapped by DDP or Fabric or not.
         optimizer: Its optimizer, or several; None: gradients of all parameters are read, and what
             a step changed is not.
         scaler: The gradient scaler, if the loop has one. Call `step` after `scaler.unscale_`, or
@@ -99,8 +109,9 @@ class GradientWatcher(Seen):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         given = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else optimizer or ()
-        self._optimizers: list[torch.optim.Optimizer] = list(given)
-        self._model = model
+        self._optimizers: list[torch.optim.Optimizer] = [inner_optimizer(o) for o in given]
+        self._untrusted = untrusted(model, self._optimizers)
+        self._model = inner_module(model)
         self._scaler = scaler
         self._schedulers = tuple(schedulers)
         self._engine = Engine(settings, *check_parts(detectors, actions, reporters))
@@ -113,6 +124,7 @@ class GradientWatcher(Seen):
         place = settings.record if isinstance(settings.record, str) else None
         remote = is_remote(place)
         folder = Path(place) if place is not None and not remote else None
+        rank, count = ranks()
         self._engine.start(
             self._model,
             self._optimizers,
@@ -127,13 +139,19 @@ class GradientWatcher(Seen):
                     "python": platform.python_version(),
                     "model": type(self._model).__name__,
                     "optimizers": ", ".join(type(o).__name__ for o in self._optimizers),
-                },
+                }
+                | said_of_ranks(count),
             ),
             Hands(
                 schedulers=lambda: self._schedulers,
                 stop=self._stop,
+                add=added_up,
+                ranks=count,
+                rank=rank,
                 folder=None if folder is None else folder / "batches",
             ),
+            reporting=rank == 0,
+            untrusted=self._untrusted,
         )
         self._engine.begin_batch()
         return self
@@ -183,7 +201,8 @@ class GradientWatcher(Seen):
             self._engine.log()
         if loss is not None:
             self._engine.add_loss(loss if self._scaler is None else self._scaler.scale(loss))
-        chosen = optimizer or (self._optimizers[0] if self._optimizers else None)
+        first = self._optimizers[0] if self._optimizers else None
+        chosen = first if optimizer is None else inner_optimizer(optimizer)
         self._engine.before_step(
             StepContext(
                 step=self._step if step is None else step,

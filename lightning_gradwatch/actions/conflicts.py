@@ -84,10 +84,14 @@ def _warn(message: str) -> None:
     warnings.warn(f"GradWatch: {message}", GradWatchWarning, stacklevel=5)
 
 
-def refused_under_deepspeed(actions: Sequence[Any]) -> str:
-    """Return why these actions cannot be used under DeepSpeed; "" if they can.
+def refused_without_gradients(actions: Sequence[Any], reason: str) -> str:
+    """Return why these actions cannot be used where gradients cannot be read; "" if they can.
 
     Those of a user's own are theirs to judge.
+
+    Args:
+        actions: What the user has configured.
+        reason: Why gradients cannot be read.
     """
     home = __package__
     ours = [a for a in actions if type(a).__module__.startswith(f"{home}.")]
@@ -96,7 +100,7 @@ def refused_under_deepspeed(actions: Sequence[Any]) -> str:
         return ""
     names = ", ".join(type(a).__name__ for a in refused)
     return (
-        f"actions: {names} cannot act under DeepSpeed: gradients, weights and moments live inside "
-        "its engine. Use its own settings (gradient_clipping), Trainer(gradient_clip_val=...), or "
-        "another strategy, such as ModelParallelStrategy (FSDP2)."
+        f"actions: {names} cannot act here: {reason}. Use the strategy's own settings, "
+        "Trainer(gradient_clip_val=...), or another strategy, such as DDP or "
+        "ModelParallelStrategy (FSDP2)."
     )

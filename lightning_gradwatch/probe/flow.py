@@ -46,6 +46,7 @@ from lightning_gradwatch.probe.hooks import (
 from lightning_gradwatch.probe.listeners import Listeners
 from lightning_gradwatch.probe.parameters import clean_name
 from lightning_gradwatch.probe.reading import Reading
+from lightning_gradwatch.probe.sharded import is_sharded
 
 
 @dataclass
@@ -77,6 +78,7 @@ class FlowProbe:
         self._failed = failed
         self._watches = watches
         self._warned = False
+        self._split = False
         self._on_modules = HookSet()
         self._listeners = Listeners(gate, failed)
         self._forget()
@@ -134,7 +136,8 @@ class FlowProbe:
         Args:
             keep: Stay armed: other optimizers will step in the same batch.
         """
-        reading = Reading(self._listeners.take(), self._feeds)
+        arrived = self._listeners.take()
+        reading = Reading([] if self._split else arrived, self._feeds)
         if not keep:
             self.disarm()
         return reading
@@ -144,7 +147,8 @@ class FlowProbe:
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         frame = _Frame(clean_name(name) or ROOT)
         self._stack.append(frame)
-        if not torch.is_grad_enabled():
+        self._see_split(module)
+        if self._split or not torch.is_grad_enabled():
             return
         for tensor in tensors_in((args, kwargs)):
             frame.inputs.setdefault(edge_of(tensor), tensor)
@@ -160,6 +164,23 @@ class FlowProbe:
         feeds = self._feeds.setdefault(frame.name, set())
         feeds.update(source for mark in sources for source in mark.names)
 
+    def _see_split(self, module: nn.Module) -> None:
+        """Notice tensor parallelism: FSDP has put whole parameters in place by the forward pass.
+
+        A process has a part of each output then. Its norm would not be the module's, and asking for
+        the whole would be a collective in the midst of the user's own.
+        """
+        if self._split or not any(is_sharded(p) for p in module.parameters(recurse=False)):
+            return
+        self._split = True
+        warnings.warn(
+            "GradWatch: layers are split over processes (tensor parallel), each of which sees a "
+            "part of their outputs: no gradient flow and no activations. Norms of parameters go "
+            "on.",
+            GradWatchWarning,
+            stacklevel=2,
+        )
+
     def _leave(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         name = clean_name(name) or ROOT
         frame = _Frame(name)
@@ -167,7 +188,7 @@ class FlowProbe:
             frame = self._stack.pop()
             if frame.name == name:
                 break
-        if output is None or not torch.is_grad_enabled():
+        if self._split or output is None or not torch.is_grad_enabled():
             return
         outputs = {edge_of(tensor): tensor for tensor in tensors_in(output)}
         if not outputs:

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from lightning_gradwatch.culprit.find import Replay
 
 
+#: The layout where no gradient can be read.
+_NOTHING = Layout((), (), (), (), (), ())
+
+
 @dataclass(frozen=True)
 class StepContext:
     """What the loop knows of the step that is about to be made.
@@ -103,16 +107,23 @@ class Probe:
     Args:
         settings: What to read.
         failed: Told of an exception inside a module hook.
+        trusted: `.grad` holds the gradient; otherwise it is not looked at.
     """
 
-    def __init__(self, settings: Settings, failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, settings: Settings, failed: Callable[[Exception], None], trusted: bool = True
+    ) -> None:
         self._settings = settings
+        self._trusted = trusted
         self._failed = failed
         self.host = Host()
         self._norms = NormReader(self.host, settings.norm_type)
         self._updates = UpdateMeter()
         self._losses: list[tuple[Tensor, float]] = []
         self._open: _Open | None = None
+        self._plan: ShardedNorms | None = None
+        self._joined = False  # whether this process has taken part in the collective that is due
+        self._again: ShardedNorms | None = None
 
     def attach(self, module: nn.Module) -> None:
         """Learn the module's parameters and hook its layers until the first step.
@@ -121,7 +132,8 @@ class Probe:
             ConfigurationError: `include` and `exclude` match none of the parameters.
         """
         self.parameters = ParameterMap(module, self._settings.include, self._settings.exclude)
-        if not self.parameters.layout.parameters and self._settings.include is not None:
+        nothing = self._trusted and not self.parameters.layout.parameters
+        if nothing and self._settings.include is not None:
             names = [name for name, _ in module.named_parameters()]
             raise ConfigurationError(
                 f"include={list(self._settings.include)!r}, exclude={self._settings.exclude!r} "
@@ -144,7 +156,7 @@ class Probe:
             del self.parameters, self._time, self._flow, self.gate
         self._updates.forget()
         self._losses.clear()
-        self._open = None
+        self._open = self._plan = self._again = None
 
     def arm_flow(self, several: bool = False) -> None:
         """Hook the modules for the coming step.
@@ -171,10 +183,11 @@ class Probe:
 
     def read(self, context: StepContext) -> tuple[Sample, Aftermath | None]:
         """Read the gradients as they are now; also return the aftermath still outstanding."""
+        self._joined = False
         if self._order is not None:
             self.parameters.reorder(self._order.finish())
             self._order = None
-        moving = self.parameters.gradients(context.optimizer)
+        moving = self.parameters.gradients(context.optimizer) if self._trusted else Gradients()
         shards = self._shards(context)
         dense = moving.those(lambda grad: not is_sharded(grad)) if shards else moving
         squares = self._time.take(self._keep_armed)
@@ -186,7 +199,7 @@ class Probe:
         extra += [*squares.values(), *flow.tensors]
         late = self._late_tensors()
         extra += [t for t in (scale_now, lr if isinstance(lr, Tensor) else None) if t is not None]
-        extra += shards.vectors if shards else []
+        extra += [self._take_part(shards)] if shards else []
         raw, fetched = self._norms.read(dense.grads, dense.held.keys, [*extra, *late])
         taken = iter(fetched)
         losses = [(float(next(taken)[0]), factor) for _, factor in self._losses]
@@ -196,10 +209,9 @@ class Probe:
         rate = float(next(taken)[0]) if isinstance(lr, Tensor) else float(lr)
         columns = dense.held.columns
         if shards:
-            whole = shards.result([next(taken) for _ in shards.vectors])
-            there = [column for column, norm in whole if norm is not None]
-            columns = np.append(columns, np.array(there, np.intp))
-            raw = np.append(raw, [norm for _, norm in whole if norm is not None])
+            spread, whole = shards.result(next(taken))
+            columns = np.append(columns, np.array(spread, np.intp))
+            raw = np.append(raw, whole)
         aftermath = self._close(list(taken))
         self._losses.clear()
 
@@ -226,9 +238,39 @@ class Probe:
         return sample, aftermath
 
     def _shards(self, context: StepContext) -> ShardedNorms | None:
-        """Reduce the norms of sharded gradients over processes; None where there are none."""
-        spread = self.parameters.sharded(context.optimizer)
-        return ShardedNorms(spread, self._settings.norm_type) if spread else None
+        """Return how to read sharded gradients; None where there are none."""
+        spread = self.parameters.sharded(context.optimizer) if self._trusted else []
+        if not spread:
+            return None
+        if self._plan is None or self._plan.spread is not spread:
+            self._plan = ShardedNorms(spread, self._settings.norm_type)
+        return self._plan
+
+    def _take_part(self, shards: ShardedNorms, failed: bool = False) -> Tensor:
+        vector = shards.take_part(failed)
+        self._joined = True
+        return vector
+
+    def abstain(self, context: StepContext) -> None:
+        """The reading of this step failed, or is switched off: keep no other process waiting."""
+        shards = self._shards(context)
+        if shards and not self._joined:
+            self._take_part(shards, failed=True)
+        self._joined = False
+
+    def look_again(self, context: StepContext, may_change: bool) -> None:
+        """Say whether sharded gradients are to be read after the step as well, on every process.
+
+        Writing to them leaves no trace, so that this cannot be left to what each one sees.
+        """
+        self._joined = False
+        self._again = self._shards(context) if may_change else None
+
+    def abstain_again(self) -> None:
+        """The same as `abstain`, after the step."""
+        if self._again and not self._joined:
+            self._take_part(self._again, failed=True)
+        self._again, self._joined = None, False
 
     def _sample(
         self,
@@ -236,7 +278,7 @@ class Probe:
         columns: npt.NDArray[np.intp],
         norms: Floats,
     ) -> Sample:
-        layout = self.parameters.layout
+        layout = self.parameters.layout if self._trusted else _NOTHING
         width = len(layout.parameters)
         watched = columns >= 0
         has_grad = np.zeros(width, np.bool_)
@@ -276,9 +318,7 @@ class Probe:
         step.clipped_norm = clipped_norm
         if may_change and not math.isnan(clipped_norm):
             step.may_change = True
-            # Writing to a sharded gradient leaves no trace: those are looked at again every time.
-            sharded = self.parameters.sharded(step.context.optimizer)
-            step.version = None if sharded else step.moving.version()
+            step.version = step.moving.version()
         if updates:
             self._updates.before(
                 [m for m in step.moving if not (is_sharded(m[0]) or is_sharded(m[2]))]
@@ -286,25 +326,29 @@ class Probe:
 
     def after_step(self) -> Aftermath | None:
         """Measure what the step did; return it if no number of it is on the device only."""
+        again = self._again
+        vector = self._take_part(again) if again else None
+        self._again, self._joined = None, False
         step = self._open
         if step is None:
             return None
         step.columns, step.squares = self._updates.after()
-        if step.may_change and step.version != step.moving.version():
-            step.measured = self._measure_again(step)
+        if step.may_change and (vector is not None or step.version != step.moving.version()):
+            step.measured = self._measure_again(step, again, vector)
         # Gradients are not kept alive beyond the step that used them.
         step.moving = Gradients()
         if step.measured is None and step.squares is None:
             return self._close([])
         return None
 
-    def _measure_again(self, step: _Open) -> Tensor:
+    def _measure_again(
+        self, step: _Open, shards: ShardedNorms | None, vector: Tensor | None
+    ) -> Tensor:
         """Norm over all gradients as they are now, on the device, shape (1,)."""
         grads = [(p.grad, id(p)) for p, _, _ in step.moving if p.grad is not None]
         grads = [(grad, key) for grad, key in grads if not is_sharded(grad)]
         norm = self._norms.global_norm([g for g, _ in grads], [k for _, k in grads])
-        shards = self._shards(step.context)
-        return shards.joined(norm) if shards else norm
+        return norm if shards is None or vector is None else shards.joined(vector, norm)
 
     def flush(self) -> Aftermath | None:
         """Bring outstanding numbers to the host now; None if there are none."""

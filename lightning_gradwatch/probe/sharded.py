@@ -1,9 +1,12 @@
 """Norms of gradients that are spread over processes (DTensor: FSDP2, tensor parallel).
 
-Each process holds a shard; the norm of the whole needs the powers of all. One vector per device
-mesh is reduced, whatever the number of parameters, and every process reduces the same vectors in
-the same order: parameters without a gradient on this process take part with zero, or the others
-would wait for ever. Replicated dimensions are not summed.
+Each process holds a shard; the norm of the whole needs the powers of all. One vector is reduced,
+whatever the number of parameters: once where the mesh has one dimension, and once more for each
+further dimension that splits anything. Replicated dimensions are not summed.
+
+Every process must reduce the same vectors in the same order, or the others wait for ever. So the
+list is made of the parameters and not of their gradients: one without a gradient on this process
+takes part with zero. And a process whose reading failed goes on taking part, saying so.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_gradwatch.probe.host import widen
+from lightning_gradwatch.sample import Floats
 
 
 def is_sharded(tensor: Tensor | None) -> bool:
@@ -24,89 +29,114 @@ def is_sharded(tensor: Tensor | None) -> bool:
     return tensor is not None and hasattr(tensor, "device_mesh") and hasattr(tensor, "to_local")
 
 
+class OtherRankFailed(RuntimeError):
+    """Another process cannot go on, so that nothing true can be said here either."""
+
+
 class ShardedNorms:
-    """Whole-tensor norms of the sharded gradients of one optimizer step.
+    """Whole-tensor norms of the sharded gradients of one optimizer.
 
     Args:
         spread: Every sharded parameter the optimizer holds, with or without gradient, in the same
             order on every process, each with its column.
         norm_type: p > 0, or `inf`.
-
-    Attributes:
-        vectors: Two vectors for each mesh, on the device: powers summed over all shards (or
-            maxima), and how many processes have a gradient. To be fetched and given to `result`.
     """
 
     def __init__(self, spread: Sequence[tuple[nn.Parameter, int]], norm_type: float) -> None:
+        self.spread = spread
         self._p = norm_type
-        self._columns = [column for _, column in spread]
-        parameters = [parameter for parameter, _ in spread]
-        self._places: list[list[int]] = []
-        self.vectors: list[Tensor] = []
-        groups: dict[tuple[Any, tuple[int, ...]], list[int]] = {}
-        for i, parameter in enumerate(parameters):
-            groups.setdefault(_spread(parameter), []).append(i)
-        for (mesh, dims), places in groups.items():
-            powers = torch.stack([self._power(parameters[i]) for i in places])
-            there = torch.tensor(
-                [float(parameters[i].grad is not None) for i in places],
-                dtype=powers.dtype,
-                device=powers.device,
-            )
-            vector = torch.cat([powers, there])
-            operation = dist.ReduceOp.MAX if math.isinf(norm_type) else dist.ReduceOp.SUM
-            for dim in dims:
-                dist.all_reduce(vector, op=operation, group=mesh.get_group(dim))
-            self._places.append(places)
-            self.vectors.append(vector)
-
-    def _power(self, parameter: nn.Parameter) -> Tensor:
-        """Power sum of the local shard (or its maximum), in float64."""
-        grad = parameter.grad
-        tensor: Any = grad if grad is not None else parameter
-        local = tensor.to_local()
-        if grad is None or not local.numel():
-            # An empty shard adds nothing, and zero is also the least of all absolute values.
-            return torch.zeros((), dtype=torch.float64, device=local.device)
-        norm: Tensor = torch.linalg.vector_norm(widen(local.reshape(-1)), self._p)
-        return norm if math.isinf(self._p) else norm**self._p
-
-    def joined(self, norm: Tensor) -> Tensor:
-        """Return the norm over all sharded gradients and `norm`, on the device, shape (1,)."""
-        halves = [
-            vector[: len(places)] for places, vector in zip(self._places, self.vectors, strict=True)
+        self._parameters: list[Any] = [parameter for parameter, _ in spread]
+        self._device = _device_of(self._parameters[0])
+        places: dict[Any, list[int]] = {}
+        for i, parameter in enumerate(self._parameters):
+            for dim, placement in enumerate(parameter.placements):
+                if not placement.is_replicate():
+                    places.setdefault(parameter.device_mesh.get_group(dim), []).append(i)
+        count = len(spread)
+        self._stages: list[tuple[Any, Tensor | None]] = [
+            (group, None if len(of) == count else self._entries(of, count))
+            for group, of in places.items()
         ]
-        powers = torch.cat([half.to(norm.device) for half in halves])
+
+    def _entries(self, of: list[int], count: int) -> Tensor:
+        """Places in the vector of some parameters, and of the number of failures."""
+        return torch.tensor([*of, *(count + i for i in of), 2 * count], device=self._device)
+
+    def take_part(self, failed: bool = False) -> Tensor:
+        """Reduce over all processes; a collective.
+
+        Args:
+            failed: This process has no gradients to offer, and lets the others know.
+
+        Returns:
+            A vector on the device, shape (2 n + 1,) for n parameters: powers summed over all shards
+            (or maxima), how many processes have a gradient, how many have failed.
+        """
+        count = len(self._parameters)
+        vector = torch.zeros(2 * count + 1, dtype=torch.float64, device=self._device)
+        if failed:
+            vector[-1] = 1.0
+        else:
+            vector[:count] = torch.stack([self._power(p) for p in self._parameters])
+            there = [float(p.grad is not None) for p in self._parameters]
+            vector[count:-1] = torch.tensor(there, dtype=torch.float64)
+        operation = dist.ReduceOp.MAX if math.isinf(self._p) else dist.ReduceOp.SUM
+        for group, places in self._stages:
+            part = vector if places is None else vector[places]
+            dist.all_reduce(part, op=operation, group=group)
+            if places is not None:
+                vector[places] = part
+        return vector
+
+    def _power(self, parameter: Any) -> Tensor:
+        """Power sum of the local shard (or its maximum), in float64."""
+        grad: Any = parameter.grad
+        if grad is None:
+            return torch.zeros((), dtype=torch.float64, device=self._device)
+        if grad.placements != parameter.placements:
+            # A sum over processes that is still to be made (Partial). Only we look at the result:
+            # training is left to make it where it would without us.
+            grad = grad.redistribute(placements=parameter.placements)
+        local: Tensor = grad.to_local().detach()
+        if not local.numel():  # zero is also the least of all absolute values
+            return torch.zeros((), dtype=torch.float64, device=self._device)
+        real = local.abs() if local.is_complex() else local
+        norm: Tensor = torch.linalg.vector_norm(widen(real.reshape(-1)), self._p)
+        return (norm if math.isinf(self._p) else norm**self._p).to(self._device, torch.float64)
+
+    def joined(self, vector: Tensor, norm: Tensor) -> Tensor:
+        """Return the norm over all sharded gradients and `norm`, on the device, shape (1,).
+
+        NaN if a process has failed.
+        """
+        powers = vector[: len(self._parameters)].to(norm.device)
         if not math.isinf(self._p):
             powers = powers ** (1.0 / self._p)
         whole: Tensor = torch.linalg.vector_norm(
             torch.cat([powers, norm.to(powers.dtype)]), self._p
         )
-        return whole.reshape(1)
+        return torch.where(vector[-1:].to(norm.device) > 0, math.nan, whole.reshape(1))
 
-    def result(self, fetched: Sequence[Any]) -> list[tuple[int, float | None]]:
-        """Return column and norm of each parameter; None where no process has a gradient.
+    def result(self, vector: Floats) -> tuple[list[int], Floats]:
+        """Return columns and norms of the parameters for which any process has a gradient.
 
         Args:
-            fetched: `vectors`, on the host.
+            vector: What `take_part` returned, on the host.
+
+        Raises:
+            OtherRankFailed: what was added up is not the whole.
         """
-        norms: list[float | None] = [None] * len(self._columns)
-        for places, vector in zip(self._places, fetched, strict=True):
-            for j, i in enumerate(places):
-                if vector[len(places) + j] > 0:
-                    power = float(vector[j])
-                    norms[i] = power if math.isinf(self._p) else power ** (1.0 / self._p)
-        return list(zip(self._columns, norms, strict=True))
+        count = len(self._parameters)
+        if vector[-1] > 0:
+            raise OtherRankFailed("gradients could not be read on another rank")
+        there = np.flatnonzero(vector[count:-1] > 0)
+        powers = vector[there]
+        norms = powers if math.isinf(self._p) else powers ** (1.0 / self._p)
+        return [self.spread[int(i)][1] for i in there], norms
 
 
-def _spread(parameter: nn.Parameter) -> tuple[Any, tuple[int, ...]]:
-    """Return the mesh and those of its dimensions over which the gradient is split."""
-    tensor: Any = parameter.grad if parameter.grad is not None else parameter
-    partial = [type(p).__name__.endswith("Partial") for p in tensor.placements]
-    if any(partial):
-        from torch.distributed.tensor import Replicate
-
-        whole = [Replicate() if hidden else p for hidden, p in zip(partial, tensor.placements)]  # noqa: B905  # one placement for each
-        parameter.grad = tensor = tensor.redistribute(placements=whole)
-    dims = tuple(i for i, p in enumerate(tensor.placements) if p.is_shard())
-    return tensor.device_mesh, dims
+def _device_of(parameter: Any) -> torch.device:
+    """Where the mesh communicates: not the parameter's device if that was sent to the host."""
+    device: torch.device = parameter.to_local().device
+    kind = parameter.device_mesh.device_type
+    return device if device.type == kind else torch.device(kind, torch.cuda.current_device())

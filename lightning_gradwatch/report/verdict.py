@@ -33,6 +33,8 @@ def verdict(report: Report) -> str:
     """Return what is wrong in a few words, or `healthy`."""
     if not report.steps and not report.findings:
         return "no optimizer step recorded, so there is nothing to judge"
+    if "gradients" in report.environment and not report.findings:
+        return "gradients could not be read, so there is nothing to judge"
     if not report.parameters and not report.findings:
         return "no trainable parameter to watch"
     problems = [f for f in report.findings if f.severity >= Severity.WARNING]

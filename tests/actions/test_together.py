@@ -170,7 +170,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
 @pytest.mark.parametrize("action", [*CLIPS, AutoClip(), SkipStep(), DecayLR(), Rollback()])
 def test_deepspeed_is_refused_when_the_fit_starts(tmp_path: Path, action: Any) -> None:
     name = type(action).__name__
-    with pytest.raises(ConfigurationError, match=f"{name} cannot act under DeepSpeed.*FSDP2"):
+    with pytest.raises(ConfigurationError, match=f"{name} cannot act here: DeepSpeed.*FSDP2"):
         fit(tmp_path, [action], strategy=DeepSpeedStrategy("cpu"))
 
 

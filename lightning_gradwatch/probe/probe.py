@@ -2,98 +2,35 @@
 
 What a step leaves behind (the norm after someone clipped, the change of the weights) exists only
 after it. Those numbers wait on the device and come along with the next reading.
+
+`read` waits for the numbers. `take` leaves them on the device, for a ring that brings them later.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from lightning_gradwatch.errors import ConfigurationError
-from lightning_gradwatch.layers import Layout, combine_norms
 from lightning_gradwatch.probe import scaler as amp
 from lightning_gradwatch.probe.flow import FlowProbe
 from lightning_gradwatch.probe.gate import BackwardGate
 from lightning_gradwatch.probe.host import Host
 from lightning_gradwatch.probe.norms import NormReader
 from lightning_gradwatch.probe.order import ExecutionOrder
-from lightning_gradwatch.probe.parameters import Moving, ParameterMap
-from lightning_gradwatch.probe.recurrent import TimeProbe, profile
+from lightning_gradwatch.probe.parameters import ParameterMap
+from lightning_gradwatch.probe.recurrent import TimeProbe
 from lightning_gradwatch.probe.sharded import ShardedNorms, is_sharded
-from lightning_gradwatch.probe.updates import UpdateMeter, assemble
-from lightning_gradwatch.sample import Floats, Flow, Sample, TimeProfile, Update
+from lightning_gradwatch.probe.step import Aftermath, OpenStep, StepContext, version_of
+from lightning_gradwatch.probe.taken import Taken
+from lightning_gradwatch.probe.updates import UpdateMeter
+from lightning_gradwatch.probe.wide import wide_norms, wide_total
+from lightning_gradwatch.sample import Sample
 from lightning_gradwatch.settings import Settings
-
-if TYPE_CHECKING:
-    from lightning_gradwatch.culprit.batches import Kept
-    from lightning_gradwatch.culprit.find import Replay
-
-
-@dataclass(frozen=True)
-class StepContext:
-    """What the loop knows of the step that is about to be made.
-
-    Attributes:
-        step: Position on the loggers' x axis.
-        optimizer: The optimizer; None in a loop that gave none.
-        index: Its index.
-        scaler: The gradient scaler, if there is one.
-        accumulated: Micro-batches seen over micro-batches planned.
-        mean_loss: Losses of several backward passes are averaged (accumulation) and not summed.
-        batch_idx: Index of the batch.
-        epoch: Index of the epoch.
-        replay: Returns how to make the step's forward pass again; None: nobody knows.
-        kept: Returns the (micro-)batches of the step, as far as they were kept.
-    """
-
-    step: int
-    optimizer: torch.optim.Optimizer | None = None
-    index: int = 0
-    scaler: object = None
-    accumulated: float = 1.0
-    mean_loss: bool = False
-    batch_idx: int = 0
-    epoch: int = 0
-    replay: Callable[[], Replay] | None = None
-    kept: Callable[[], Sequence[Kept]] = tuple
-
-
-@dataclass(frozen=True)
-class Aftermath:
-    """What became known of a step after it was made; `clipped_norm` NaN: it was not made.
-
-    The columns of `update` are those of `layout`, which may have changed since.
-    """
-
-    step: int
-    index: int
-    layout: Layout
-    clipped_norm: float = math.nan
-    update: Update | None = None
-
-
-@dataclass
-class _Open:
-    """A step between its reading and its aftermath."""
-
-    context: StepContext
-    global_norm: float
-    layout: Layout
-    moving: list[Moving]
-    overflow: bool
-    may_change: bool = False
-    version: int | None = None
-    clipped_norm: float = math.nan
-    columns: list[int] = field(default_factory=list)
-    measured: Tensor | None = None
-    squares: Tensor | None = None
 
 
 class Probe:
@@ -102,16 +39,20 @@ class Probe:
     Args:
         settings: What to read.
         failed: Told of an exception inside a module hook.
+
+    Attributes:
+        ahead: Nobody looks at a number before the step is made: `take`, not `read`.
     """
 
     def __init__(self, settings: Settings, failed: Callable[[Exception], None]) -> None:
         self._settings = settings
+        self.ahead = False
         self._failed = failed
         self.host = Host()
         self._norms = NormReader(self.host, settings.norm_type)
         self._updates = UpdateMeter()
         self._losses: list[tuple[Tensor, float]] = []
-        self._open: _Open | None = None
+        self._open: OpenStep | None = None
 
     def attach(self, module: nn.Module) -> None:
         """Learn the module's parameters and hook its layers until the first step.
@@ -170,186 +111,117 @@ class Probe:
 
     def read(self, context: StepContext) -> tuple[Sample, Aftermath | None]:
         """Read the gradients as they are now; also return the aftermath still outstanding."""
+        taken = self._take(context)
+        return taken.make(*self._norms.read(taken.grads, taken.keys, taken.extra))
+
+    def take(self, context: StepContext) -> Taken:
+        """Measure the same without a look at any number; what comes of it is for a ring."""
+        taken = self._take(context)
+        taken.norms = wide_norms(taken.grads, self._settings.norm_type)
+        taken.grads = []
+        if amp.is_active(context.scaler):
+            total = taken.total()
+            taken.step.fine = None if total is None else torch.isfinite(total)
+        return taken
+
+    def _take(self, context: StepContext) -> Taken:
         if self._order is not None:
             self.parameters.reorder(self._order.finish())
             self._order = None
         moving = self.parameters.gradients(context.optimizer)
         shards = self._shards(context)
         dense = [m for m in moving if not is_sharded(m[2])] if shards else moving
-        squares = self._time.take(self._keep_armed)
-        flow = self._flow.take(self._keep_armed)
-        scale_now = amp.scale_tensor(context.scaler)
         groups = context.optimizer.param_groups if context.optimizer is not None else []
-        lr = groups[0].get("lr", math.nan) if groups else math.nan
-        extra = [loss for loss, _ in self._losses]
-        extra += [*squares.values(), *flow.tensors]
-        late = self._late_tensors()
-        extra += [t for t in (scale_now, lr if isinstance(lr, Tensor) else None) if t is not None]
-        extra += shards.vectors if shards else []
-        raw, fetched = self._norms.read(
-            [grad for _, _, grad in dense], [id(p) for p, _, _ in dense], [*extra, *late]
+        before = self._leave()
+        step = self._open = OpenStep(context, self.parameters.layout, moving)
+        losses, self._losses = self._losses, []
+        return Taken(
+            step=step,
+            before=before,
+            norm_type=self._settings.norm_type,
+            grads=[grad for _, _, grad in dense],
+            keys=[id(p) for p, _, _ in dense],
+            columns=np.array([column for _, column, _ in dense], np.intp),
+            shards=shards,
+            losses=losses,
+            scale=amp.scale_tensor(context.scaler),
+            scaled=context.optimizer is not None
+            and amp.gradients_are_scaled(context.scaler, context.optimizer),
+            lr=groups[0].get("lr", math.nan) if groups else math.nan,
+            squares=self._time.take(self._keep_armed),
+            flow=self._flow.take(self._keep_armed),
         )
-        taken = iter(fetched)
-        losses = [(float(next(taken)[0]), factor) for _, factor in self._losses]
-        by_time = {name: next(taken) for name in squares}
-        seen = [next(taken) for _ in flow.tensors]
-        loss_scale = float(next(taken)[0]) if scale_now is not None else 1.0
-        rate = float(next(taken)[0]) if isinstance(lr, Tensor) else float(lr)
-        columns = [column for _, column, _ in dense]
-        if shards:
-            whole = shards.result([next(taken) for _ in shards.vectors])
-            columns += [column for column, norm in whole if norm is not None]
-            raw = np.append(raw, [norm for _, norm in whole if norm is not None])
-        aftermath = self._close(list(taken))
-        self._losses.clear()
-
-        scaled = context.optimizer is not None and amp.gradients_are_scaled(
-            context.scaler, context.optimizer
-        )
-        norms = raw / (loss_scale if scaled else 1.0)
-        # In the short last window of an epoch the loss was divided by more than was added up.
-        flow_scale = loss_scale * context.accumulated
-        sample = self._sample(context, np.array(columns, np.intp), norms)
-        loss = sum(value * factor for value, factor in losses) / loss_scale if losses else math.nan
-        sample = replace(
-            sample,
-            loss=loss / len(losses) if losses and context.mean_loss else loss,
-            has_loss=bool(losses),
-            lr=rate,
-            amp_overflow=amp.is_active(context.scaler) and not bool(np.isfinite(norms).all()),
-            flow=_join(
-                tuple(profile(n, s, flow_scale) for n, s in by_time.items()),
-                flow.finish(seen, flow_scale),
-            ),
-        )
-        self._open = _Open(context, sample.global_norm, sample.layout, moving, sample.amp_overflow)
-        return sample, aftermath
 
     def _shards(self, context: StepContext) -> ShardedNorms | None:
         """Reduce the norms of sharded gradients over processes; None where there are none."""
         spread = self.parameters.sharded(context.optimizer)
         return ShardedNorms(spread, self._settings.norm_type) if spread else None
 
-    def _sample(
-        self,
-        context: StepContext,
-        columns: npt.NDArray[np.intp],
-        norms: Floats,
-    ) -> Sample:
-        layout = self.parameters.layout
-        width = len(layout.parameters)
-        watched = columns >= 0
-        has_grad = np.zeros(width, np.bool_)
-        has_grad[columns[watched]] = True
-        grad_norm = np.full(width, np.nan)
-        grad_norm[columns[watched]] = norms[watched]
-        by_layer = layout.reduce_layers(
-            np.where(has_grad, grad_norm, 0.0), self._settings.norm_type
-        )
-        if width:
-            by_layer[~np.maximum.reduceat(has_grad, layout.layer_starts)] = np.nan
-        return Sample(
-            step=context.step,
-            layout=layout,
-            grad_norm=grad_norm,
-            has_grad=has_grad,
-            layer_grad_norm=by_layer,
-            global_norm=combine_norms(norms, self._settings.norm_type) if len(norms) else math.nan,
-            optimizer=context.index,
-            batch_idx=context.batch_idx,
-            epoch=context.epoch,
-            norm_type=self._settings.norm_type,
-            accumulated=context.accumulated,
-        )
-
-    def watch_step(self, *, updates: bool, may_change: bool, clipped_norm: float) -> None:
+    def watch_step(self, *, updates: bool, may_change: bool, clipped_norm: float | None) -> None:
         """Prepare for what the step will show.
 
         Args:
             updates: Measure how the weights change.
             may_change: Others may still change the gradients before they are used.
-            clipped_norm: The norm as our own actions left it; NaN if they dropped the gradients.
+            clipped_norm: The norm as our own actions left it; NaN if they dropped the gradients;
+                None: it will be known when the numbers are on the host.
         """
         step = self._open
         if step is None or step.overflow:  # a fused optimizer is called then, and does nothing
             return
-        step.clipped_norm = clipped_norm
-        if may_change and not math.isnan(clipped_norm):
+        if clipped_norm is not None:
+            step.clipped_norm = clipped_norm
+        if may_change and not (clipped_norm is not None and math.isnan(clipped_norm)):
             step.may_change = True
             # Writing to a sharded gradient leaves no trace: those are looked at again every time.
             sharded = self.parameters.sharded(step.context.optimizer)
-            step.version = None if sharded else _version(step.moving)
+            step.version = None if sharded else version_of(step.moving)
         if updates:
             self._updates.before(
                 [m for m in step.moving if not (is_sharded(m[0]) or is_sharded(m[2]))]
             )
 
-    def after_step(self) -> Aftermath | None:
+    def after_step(self) -> OpenStep | None:
         """Measure what the step did; return it if no number of it is on the device only."""
         step = self._open
         if step is None:
             return None
-        step.columns, step.squares = self._updates.after()
-        if step.may_change and step.version != _version(step.moving):
+        step.made = True
+        step.columns, step.squares = self._updates.after(step.fine)
+        if step.may_change and step.version != version_of(step.moving):
             step.measured = self._measure_again(step)
         # Gradients are not kept alive beyond the step that used them.
         step.moving = []
-        if step.measured is None and step.squares is None:
-            return self._close([])
-        return None
+        return None if step.tensors else self._leave()
 
-    def _measure_again(self, step: _Open) -> Tensor:
+    def _measure_again(self, step: OpenStep) -> Tensor:
         """Norm over all gradients as they are now, on the device, shape (1,)."""
+        if self.ahead:
+            return self.total(step.context, self._settings.norm_type).reshape(1)
         grads = [(p.grad, id(p)) for p, _, _ in step.moving if p.grad is not None]
         grads = [(grad, key) for grad, key in grads if not is_sharded(grad)]
         norm = self._norms.global_norm([g for g, _ in grads], [k for _, k in grads])
         shards = self._shards(step.context)
         return shards.joined(norm) if shards else norm
 
-    def flush(self) -> Aftermath | None:
-        """Bring outstanding numbers to the host now; None if there are none."""
-        if self._open is None:
-            return None
-        return self._close(self.host.fetch(self._late_tensors()))
+    def total(self, context: StepContext, norm_type: float) -> Tensor:
+        """Return the norm over all gradients of a step as they are now, on the device, shape ()."""
+        moved = [p.grad for p, _ in self.parameters.moved_by(context.optimizer)]
+        whole = [grad for grad in moved if grad is not None and not is_sharded(grad)]
+        norm = wide_total([vector for _, vector in wide_norms(whole, norm_type)], norm_type)
+        spread = self.parameters.sharded(context.optimizer)
+        if spread:
+            norm = ShardedNorms(spread, norm_type).joined(norm.reshape(1)).reshape(())
+        return norm
 
-    def _late_tensors(self) -> list[Tensor]:
-        if self._open is None:
-            return []
-        return [t for t in (self._open.measured, self._open.squares) if t is not None]
+    def flush(self) -> OpenStep | None:
+        """Return the step whose aftermath is outstanding; None if there is none."""
+        return self._leave()
 
-    def _close(self, late: list[Floats]) -> Aftermath | None:
+    def _leave(self) -> OpenStep | None:
         step, self._open = self._open, None
-        if step is None:
-            return None
-        if step.moving:  # no after_step: the optimizer was never really stepped (AMP overflow)
+        if step is not None and not step.made:
+            # No after_step: the optimizer was never really stepped (AMP overflow).
             self._updates.forget()
-            return Aftermath(step.context.step, step.context.index, step.layout)
-        clipped = step.clipped_norm
-        if step.measured is not None:
-            clipped = float(late.pop(0)[0])
-        update = None
-        if step.squares is not None:
-            shrunk = 0.0 < clipped < step.global_norm < math.inf
-            update = assemble(
-                step.context.step,
-                step.context.index,
-                len(step.layout.parameters),
-                step.columns,
-                late.pop(0),
-                step.global_norm / clipped if shrunk else 1.0,
-            )
-        return Aftermath(step.context.step, step.context.index, step.layout, clipped, update)
-
-
-def _join(profiles: tuple[TimeProfile, ...], flow: Flow | None) -> Flow | None:
-    """Put what was seen at inputs and at outputs together."""
-    if flow is None:
-        return Flow(profiles) if profiles else None
-    return replace(flow, time_profiles=(*profiles, *flow.time_profiles))
-
-
-def _version(moving: Sequence[Moving]) -> int:
-    """Return a number that changes whenever any gradient is written to or replaced."""
-    return sum(
-        -1 if p.grad is None else p.grad._version + 31 * (p.grad is not g) for p, _, g in moving
-    )
+            step.moving = []
+        return step

@@ -39,8 +39,12 @@ class UpdateMeter:
         """Drop the copies: the step was not made."""
         self._before = []
 
-    def after(self) -> tuple[list[int], Tensor | None]:
+    def after(self, fine: Tensor | None = None) -> tuple[list[int], Tensor | None]:
         """Measure the change; return columns, and squares of shape (6, n) still on the device.
+
+        Args:
+            fine: Whether the step was made after all, on the device, shape (): if not, its gradient
+                is not what the next one is compared with. None: it was.
 
         The rows are: squared weight norm, squared change norm, minus gradient times change; and of
         the sketches of this gradient and the one measured before: product, square, square.
@@ -52,14 +56,14 @@ class UpdateMeter:
             before = old.to(torch.float64)
             change = _places(parameter).to(torch.float64) - before
             gradient = _gradient_places(parameter)
-            falls = -torch.dot(gradient, change) if gradient is not None else before.new_tensor(0.0)
+            falls = -torch.dot(gradient, change) if gradient is not None else before.new_zeros(())
             share = parameter.numel() * (2 if parameter.is_complex() else 1) / before.numel()
             squares = torch.stack(
                 [
                     before.dot(before),
                     change.dot(change),
                     falls,
-                    *self._turn(column, gradient, before.device),
+                    *self._turn(column, gradient, before.device, fine),
                 ]
             ).mul_(share)
             rows.append(squares.cpu() if parameter.device.type == "mps" else squares)
@@ -70,7 +74,7 @@ class UpdateMeter:
         return columns, torch.stack([row.to(rows[0].device) for row in rows], dim=1)
 
     def _turn(
-        self, column: int, gradient: Tensor | None, device: torch.device
+        self, column: int, gradient: Tensor | None, device: torch.device, fine: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Compare a gradient with the one before, and keep it for the next."""
         known = self._directions.pop(column, None)
@@ -79,9 +83,11 @@ class UpdateMeter:
             return zero, zero, zero
         stride = -(-gradient.numel() // SKETCH)
         flat = gradient if stride <= 1 else gradient[:: stride | 1]
-        self._directions[column] = flat.clone()
         if known is None or known.shape != flat.shape or known.device != flat.device:
             known = torch.zeros_like(flat)
+        self._directions[column] = (
+            flat.clone() if fine is None else torch.where(fine.to(flat.device), flat, known)
+        )
         return flat.dot(known), flat.dot(flat), known.dot(known)
 
 

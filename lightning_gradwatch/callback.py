@@ -31,7 +31,7 @@ from lightning_gradwatch.lightning_base import callback_base
 from lightning_gradwatch.lightning_replay import replay_of, why_not
 from lightning_gradwatch.lightning_trainer import TrainerView
 from lightning_gradwatch.parts import check_parts
-from lightning_gradwatch.probe.probe import StepContext
+from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.seen import Seen
 from lightning_gradwatch.settings import Settings
 
@@ -169,10 +169,10 @@ class GradWatch(Seen, Callback):
         view.warn_of_actions_without_effect(self._engine.actions)
 
     @_protected
-    def _finish(self) -> None:
+    def _finish(self, failed: bool = False) -> None:
         was_attached = self._engine.attached
         self._window.forget()
-        self._engine.stop()
+        self._engine.stop(failed)
         if was_attached and self._trial:
             self._engine.reset()  # fast_dev_run leaves no trace
         _WAITING.discard(self)
@@ -183,7 +183,7 @@ class GradWatch(Seen, Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Lightning calls nothing else after an exception or Ctrl-C: detach and report here."""
-        self._finish()
+        self._finish(failed=True)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Make sure of it."""

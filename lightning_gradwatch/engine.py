@@ -4,16 +4,20 @@ Neutral: knows torch, not Lightning. `GradWatch` and `GradientWatcher` translate
 these calls, in this order for each optimizer step:
 
     begin_batch ... add_loss ... before_step  (the optimizer steps)  after_step ... settle
+
+Where somebody has to decide on the host what becomes of the step, its numbers are waited for. Where
+nobody has to, and the parameters are on an accelerator, they come some steps later through a ring:
+the same row, in the same order.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,29 +25,33 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_gradwatch.action_record import ActionRecord
-from lightning_gradwatch.actions.snapshot import Trained
+from lightning_gradwatch.actions.acting import Acting
+from lightning_gradwatch.actions.on_device import Ahead
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.audience import Audience
+from lightning_gradwatch.culprit.find import Replay
 from lightning_gradwatch.culprit.seeker import Seeker
 from lightning_gradwatch.diagnosis import Diagnosis
 from lightning_gradwatch.errors import GradWatchWarning
 from lightning_gradwatch.facts import ModelFacts
-from lightning_gradwatch.finding import CODES, Finding, Severity
+from lightning_gradwatch.finding import Finding, Severity
 from lightning_gradwatch.guard import Guard
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.history import History
-from lightning_gradwatch.layers import Layout
-from lightning_gradwatch.parts_state import load_parts, plain, save_parts
+from lightning_gradwatch.judging import Judge
+from lightning_gradwatch.parts_state import load_parts, save_parts
 from lightning_gradwatch.probe.facts import read_facts
-from lightning_gradwatch.probe.probe import Aftermath, Probe, StepContext
-from lightning_gradwatch.probe.sharded import OtherRankFailed
+from lightning_gradwatch.probe.probe import Probe
+from lightning_gradwatch.probe.ring import Ring, door_for
+from lightning_gradwatch.probe.step import OpenStep, StepContext
+from lightning_gradwatch.probe.taken import Taken
 from lightning_gradwatch.report import Report
 from lightning_gradwatch.reporters.protocol import RunInfo
-from lightning_gradwatch.sample import Sample, Update
+from lightning_gradwatch.sample import Floats
 from lightning_gradwatch.settings import Settings
 
-#: Interventions remembered; older ones are dropped.
-MAX_RECORDS = 10_000
+#: Why nobody is named who produced a NaN, where numbers come after their step.
+_TOO_LATE = "on an accelerator numbers are seen after the step was made, see docs/measuring.md"
 
 
 class Engine:
@@ -64,37 +72,52 @@ class Engine:
         reporters: Sequence[Any],
     ) -> None:
         self.settings = settings
-        self.detectors = tuple(detectors)
-        self.actions = tuple(actions)
         self.guard = Guard()
         self.audience = Audience(reporters, self.guard)
+        self.judge = Judge(settings.norm_type, detectors, self.audience, self.guard)
+        self.acting = Acting(actions, self.judge, self.audience, self.guard)
         self.run = RunInfo()
         self._probe: Probe | None = None
-        self._module: nn.Module | None = None
-        self._divided: torch.optim.Optimizer | None = None
+        self._ring: Ring | None = None
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._tells_steps = True
-        self._hands = Hands()
         self.seeker = Seeker()
-        self.reset()
+        self._counts: dict[int, int] = {}
 
     # ------------------------------------------------------------------ life
 
     def reset(self) -> None:
         """Forget the run: a new one begins."""
-        self.history = History(self.settings.norm_type)
-        self.diagnosis = Diagnosis(ModelFacts())
-        self.records: deque[ActionRecord] = deque(maxlen=MAX_RECORDS)
-        self._counts: dict[int, int] = {}
-        self._epochs = 0
-        self._update_due: Aftermath | None = None
-        self._latest: dict[int, Sample] = {}
-        self._held: Sample | None = None
+        self._counts = {}
+        self.judge.reset()
+        self.acting.reset()
         self.seeker.reset()
-        for part in (*self.detectors, *self.actions):
-            if hasattr(part, "reset"):
-                self.guard.call(part, part.reset, default=None)
+
+    @property
+    def detectors(self) -> tuple[Any, ...]:
+        """Who judges."""
+        return self.judge.detectors
+
+    @property
+    def actions(self) -> tuple[Any, ...]:
+        """Who acts."""
+        return self.acting.actions
+
+    @property
+    def history(self) -> History:
+        """The recorded steps."""
+        return self.judge.history
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """The findings of the run."""
+        return self.judge.diagnosis
+
+    @property
+    def records(self) -> deque[ActionRecord]:
+        """What the actions did."""
+        return self.acting.records
 
     @property
     def wants_batches(self) -> bool:
@@ -104,7 +127,7 @@ class Engine:
     @property
     def actions_want_batches(self) -> bool:
         """Whether an action has a use for them."""
-        return any(getattr(action, "wants_batches", False) for action in self.actions)
+        return self.acting.wants_batches
 
     @property
     def attached(self) -> bool:
@@ -137,7 +160,7 @@ class Engine:
         if untrusted:
             said = dict(run.environment) | {"gradients": f"not read: {untrusted}"}
             run = replace(run, environment=said)
-        self.run, self._hands = run, hands
+        self.run = run
         self.audience.listening = reporting
         self._optimizers = list(optimizers)
         self._handles = [
@@ -152,7 +175,7 @@ class Engine:
             trusted=not untrusted,
         )
         probe.attach(module)
-        self._probe, self._module = probe, module
+        self._probe = probe
         facts = self.guard.call(
             "reading the model's facts", read_facts, module, optimizers, probe.host,
             default=ModelFacts(),
@@ -161,9 +184,9 @@ class Engine:
             facts = replace(facts, left_out=())
         if not self._counts:  # a resumed run keeps the facts of its first beginning
             self.diagnosis.facts = facts
-        for action in self.actions:
-            if hasattr(action, "prepare"):
-                self.guard.call(action, action.prepare, self._trained(), default=None)
+        self.acting.attach(module, optimizers, hands)
+        self._ring = self.guard.call("the ring", self._ring_for, module, default=None)
+        probe.ahead = self._ring is not None
         self.audience.start(run)
         if untrusted:
             if reporting:
@@ -174,32 +197,45 @@ class Engine:
                     stacklevel=2,
                 )
         elif not facts.parameters:
-            self.audience.findings(self.diagnosis.observe([_nothing_to_watch()], 0))
+            self.judge.tell([_nothing_to_watch()], 0)
 
-    def stop(self) -> None:
-        """Detach, finish the reporters, keep what was learnt. May be called at any time, twice."""
+    def _ring_for(self, module: nn.Module) -> Ring | None:
+        """Return the way for numbers that nobody waits for; None where somebody has to."""
+        if not self.acting.fit_for_device:
+            return None
+        held = (p for o in self._optimizers for group in o.param_groups for p in group["params"])
+        door = door_for({parameter.device for parameter in (*module.parameters(), *held)})
+        return None if door is None else Ring(door)
+
+    def stop(self, failed: bool = False) -> None:
+        """Detach, finish the reporters, keep what was learnt. May be called at any time, twice.
+
+        Args:
+            failed: An exception has ended the run: the device may never answer again.
+        """
         probe = self._probe
         if probe is None:
             return
-        self.guard.call("the last reading", self.settle, default=None)
-        self._probe = None
+        last = self._salvage if failed and self._ring is not None else self.settle
+        self.guard.call("the last reading", last, default=None)
+        self._probe = self._ring = None
         for handle in self._handles:
             handle.remove()
-        self._handles, self._optimizers, self._hands = [], [], Hands()
-        self._module = None
-        self._take_back()
+        self._handles, self._optimizers = [], []
+        self.acting.detach()
         self.guard.call("detaching", probe.detach, default=None)
         report = self.guard.call("the report", self.report, default=None)
         if report is not None:
             self.audience.finish(report)
 
     def report(self) -> Report:
-        """Return the report on the run so far."""
+        """Return the report on the run so far; waits for numbers that are under way."""
+        self._hear(wait=True)
         return Report.build(
             self.history,
             self.diagnosis.findings,
             tuple(self.records),
-            epochs=self._epochs,
+            epochs=self.judge.epochs,
             config=self.run.config,
             environment=self.run.environment,
             folder=self.run.recording_dir,
@@ -209,11 +245,7 @@ class Engine:
 
     def tell(self, findings: Sequence[Finding], step: int) -> None:
         """Take in findings from outside of the row, such as those from before the first step."""
-        self.audience.findings(
-            self.guard.call(
-                "the diagnosis", self.diagnosis.observe, findings, step, default=[*findings]
-            )
-        )
+        self.judge.tell(findings, step)
 
     def begin_batch(self, announced: bool = False) -> None:
         """A batch begins: hook the modules if its step is one that is looked into.
@@ -262,7 +294,8 @@ class Engine:
         probe = self._probe
         if probe is None:
             return
-        self._take_back()
+        self.acting.take_back()
+        self._hear()
         count = self._counts.get(context.index, 0)
         self._counts[context.index] = count + 1
         recorded = count % self.settings.every_n_steps == 0
@@ -270,67 +303,46 @@ class Engine:
         if not (recorded or updates or self.actions):
             probe.drop_losses()
             return
+        decide = self._at_once if self._ring is None else self._ahead
         with torch.no_grad():
-            read = self.guard.call(probe, probe.read, context, default=None)
-            if read is None:
-                self.guard.call("taking part", probe.abstain, context, default=None)
-            self.guard.call("taking part", probe.look_again, context, may_change, default=None)
-            findings: list[Finding] = []
-            training: Training | None = None
-            loss = math.nan
-            if read is not None:
-                sample, aftermath = read
-                self._epochs = sample.epoch + 1
-                self._complete(aftermath)
-                sample = self._with_update(sample)
-                if recorded:
-                    self.guard.call(self.history, self.history.append, sample, default=None)
-                    self._held = sample
-                findings, loss = self._detect(sample, context), sample.loss
-                self._latest[sample.optimizer] = sample
-            if self.actions:
-                # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
-                findings, loss = self._agree(findings, loss, context.step)
-            if read is not None and self.guard.works(probe):
-                training = self._act(context, sample, findings, loss, last=not may_change)
-            if training is not None:
-                self.guard.call(
-                    probe,
-                    probe.watch_step,
-                    updates=updates and not training.skipped,
-                    may_change=may_change,
-                    clipped_norm=math.nan if training.skipped else training.global_norm,
-                    default=None,
-                )
+            decide(probe, context, recorded, updates, may_change)
         if not self._tells_steps:  # an optimizer that is not torch's: take the step for made
             self.after_step()
 
-    def _with_update(self, sample: Sample) -> Sample:
-        """Hand the latest measured update to the detectors, once."""
-        due, self._update_due = self._update_due, None
-        if due is None or due.update is None:
-            return sample
-        if due.layout != sample.layout:
-            return sample  # the layout has changed since: its columns mean something else
-        return replace(sample, update=due.update)
+    # ------------------------------------------------------------------ decided on the host
 
-    def _detect(self, sample: Sample, context: StepContext) -> list[Finding]:
-        self.guard.call("the diagnosis", self.diagnosis.see, sample, default=None)
-        found: list[Finding] = []
-        for detector in self.detectors:
-            found += self.guard.call(
-                detector, lambda d=detector: list(d.update(sample)), default=[]
-            )  # fmt: skip
-        if context.replay is not None:
-            found = self.guard.call("the replay", self._seek, found, context, default=found)
-        self.audience.findings(
+    def _at_once(
+        self, probe: Probe, context: StepContext, recorded: bool, updates: bool, may_change: bool
+    ) -> None:
+        """Wait for the numbers of the step and let everyone decide on it."""
+        read = self.guard.call(probe, probe.read, context, default=None)
+        findings: list[Finding] = []
+        training: Training | None = None
+        loss = math.nan
+        if read is None:
+            self._abstain(probe, context)
+        self._look_again(probe, context, may_change)
+        if read is not None:
+            sample, aftermath = read
+            self.judge.complete(aftermath)
+            seek = None if context.replay is None else partial(self._seek, context)
+            findings, loss = self.judge.take_in(sample, recorded, seek), sample.loss
+        if self.actions:
+            # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
+            findings, loss = self.acting.agree(findings, loss, context.step, probe)
+        if read is not None and self.guard.works(probe):
+            training = self.acting.act(context, probe, sample, findings, loss, last=not may_change)
+        if training is not None:
             self.guard.call(
-                "the diagnosis", self.diagnosis.observe, found, sample.step, default=found
+                probe,
+                probe.watch_step,
+                updates=updates and not training.skipped,
+                may_change=may_change,
+                clipped_norm=math.nan if training.skipped else training.global_norm,
+                default=None,
             )
-        )
-        return found
 
-    def _seek(self, found: list[Finding], context: StepContext) -> list[Finding]:
+    def _seek(self, context: StepContext, found: list[Finding]) -> list[Finding]:
         """Name who produced a NaN, while the weights are still those that it came from."""
         probe = self._probe
         if probe is None or context.replay is None or not any(f.code == "nonfinite" for f in found):
@@ -338,85 +350,88 @@ class Engine:
         probe.disarm_flow()  # its hooks are not for the replay
         return self.seeker.seek(found, context.replay, context.batch_idx, self.history)
 
-    def _agree(
-        self, findings: list[Finding], loss: float, step: int
-    ) -> tuple[list[Finding], float]:
-        """Add what only other ranks found, and return the mean of all ranks' losses.
+    def _abstain(self, probe: Probe, context: StepContext) -> None:
+        """Keep no other process waiting for a reading that has failed here."""
+        self.guard.call("taking part", probe.collectives.abstain, context.optimizer, default=None)
 
-        A loss, unlike a gradient, is each rank's own. What has failed on any rank is switched off
-        on all: weights would part for good if one of them clipped and another did not.
-        """
-        codes = sorted({*CODES, *(c for a in self.actions for c in getattr(a, "on", ()))})
-        here = {finding.code for finding in findings}
-        parts = [part for part in (*self.actions, self._probe) if part is not None]
-        broken = [float(not self.guard.works(part)) for part in parts]
-        *anywhere, total = self._hands.add([*(float(c in here) for c in codes), *broken, loss])
-        for part, count in zip(parts, anywhere[len(codes) :], strict=True):
-            if count:
-                self.guard.disable(part, OtherRankFailed("it failed on another rank"))
-        return findings + [
-            Finding(code, Severity.WARNING, (), step, step, summary="found on another rank")
-            for code, found in zip(codes, anywhere[: len(codes)], strict=True)
-            if found and code not in here
-        ], total / self._hands.ranks
-
-    def _act(
-        self,
-        context: StepContext,
-        sample: Sample,
-        findings: list[Finding],
-        loss: float,
-        last: bool,
-    ) -> Training:
-        probe = self._probe
-        assert probe is not None
-        training = Training(
-            sample,
-            context.optimizer,
-            lambda: probe.parameters.named_gradients(context.optimizer),
-            schedulers=self._hands.schedulers,
-            scaler=context.scaler,
-            stop=self._hands.stop,
-            agree=self._hands.agree,
-            loss=loss,
-            trained=self._trained(context.scaler),
-            batches=context.kept,
-            folder=self._hands.folder,
-            rank=self._hands.rank,
-            last=last,
+    def _look_again(self, probe: Probe, context: StepContext, may_change: bool) -> None:
+        self.guard.call(
+            "taking part", probe.collectives.look_again, context.optimizer, may_change, default=None
         )
-        for action in self.actions:
-            record = self.guard.call(action, action.apply, findings, training, default=None)
-            if record is not None:
-                self.records.append(record)
-                self.audience.action(record)
-        if self.guard.call("the actions", training.finish, default=False):
-            self._divided = context.optimizer
-        return training
 
-    def _trained(self, scaler: Any = None) -> Trained | None:
-        if self._module is None:
-            return None
-        return Trained(self._module, self._optimizers, scaler, self._remember, self._recall)
+    # ------------------------------------------------------------------ decided on the device
 
-    def _remember(self) -> str:
-        return json.dumps(save_parts(self.detectors, self.guard))
+    def _ahead(
+        self, probe: Probe, context: StepContext, recorded: bool, updates: bool, may_change: bool
+    ) -> None:
+        """Let the device decide, and send the numbers on their way."""
+        taken = self.guard.call(probe, probe.take, context, default=None)
+        if taken is None:
+            self._abstain(probe, context)
+        self._look_again(probe, context, may_change)
+        if taken is None or self._ring is None:
+            return
+        ahead = self.acting.act_ahead(context, probe, taken, last=not may_change)
+        batches = tuple(context.kept()) if context.replay and self.seeker.wants_batches else ()
+        replay = Replay(nn.Module(), lambda *_: None, batches, refused=_TOO_LATE)
+        self.guard.call(
+            probe,
+            self._ring.send,
+            [*taken.tensors, *ahead.tensors],
+            partial(self._arrived, taken, ahead, recorded, replay),
+            default=None,
+        )
+        self.guard.call(
+            probe,
+            probe.watch_step,
+            updates=updates,
+            may_change=may_change,
+            clipped_norm=None,
+            default=None,
+        )
 
-    def _recall(self, memory: str) -> None:
-        """Let the detectors go on from where they were: what came since has been undone."""
-        load_parts(self.detectors, json.loads(memory), self.guard)
-        self._update_due = None
+    def _arrived(
+        self, taken: Taken, ahead: Ahead, recorded: bool, replay: Replay, fetched: list[Floats]
+    ) -> None:
+        """The numbers of an earlier step are there."""
+        step, split = taken.step, len(fetched) - len(ahead.tensors)
+        context = step.context
+        sample, aftermath = taken.finish(fetched[:split])
+        self.judge.complete(aftermath)
+
+        def seek(found: list[Finding]) -> list[Finding]:
+            return self.seeker.seek(found, lambda: replay, context.batch_idx, self.history)
+
+        self.judge.take_in(sample, recorded, None if context.replay is None else seek)
+        step.clipped_norm = self.guard.call(
+            "the actions", self.acting.settle, ahead, sample, fetched[split:], default=math.nan
+        )
+
+    def _hear(self, wait: bool = False) -> None:
+        """Take in what has come from the device by now; `wait`: everything."""
+        ring, probe = self._ring, self._probe
+        if ring is not None and probe is not None:
+            with torch.no_grad():
+                self.guard.call(probe, ring.drain if wait else ring.poll, default=None)
+
+    def _salvage(self) -> None:
+        """Take in what still comes from a device that may be dead; say nothing if it is."""
+        ring, probe = self._ring, self._probe
+        if ring is None or probe is None or not self.guard.works(probe):
+            return
+        try:
+            ring.salvage()
+            self._bring(probe.flush())
+            ring.salvage()
+        except RuntimeError:  # of the device: the exception that ended the run tells more
+            return
+
+    # ------------------------------------------------------------------ after the step
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Post hook of the optimizer: it really stepped (not so under an AMP overflow)."""
-        self._take_back()
+        self.acting.take_back()
         self.after_step()
-
-    def _take_back(self) -> None:
-        """Remove what `Training.finish` has left with an optimizer: it is for one step."""
-        if self._divided is not None:
-            vars(self._divided).pop("grad_scale", None)
-            self._divided = None
 
     def after_step(self) -> None:
         """The step was made: measure what it did."""
@@ -425,80 +440,59 @@ class Engine:
             return
         with torch.no_grad():
             if self.guard.works(probe):
-                self._complete(self.guard.call(probe, probe.after_step, default=None))
+                self._bring(self.guard.call(probe, probe.after_step, default=None))
             if not self.guard.works(probe):
-                self.guard.call("taking part", probe.abstain_again, default=None)
+                self.guard.call("taking part", probe.collectives.abstain_after, default=None)
+
+    def _bring(self, step: OpenStep | None) -> None:
+        """Take in what a step has left behind, in its turn."""
+        probe = self._probe
+        if step is None or probe is None:
+            return
+
+        def complete(late: Sequence[Floats]) -> None:
+            self.judge.complete(step.finish(late))
+
+        if self._ring is None:
+            complete(probe.host.fetch(step.tensors))
+        else:
+            self._ring.send(step.tensors, complete)
 
     def settle(self) -> None:
         """Complete the latest step now, even if that costs a transfer."""
         probe = self._probe
         if probe is not None and self.guard.works(probe):
-            self._complete(self.guard.call(probe, probe.flush, default=None))
-
-    def _complete(self, aftermath: Aftermath | None) -> None:
-        if aftermath is None:
-            return
-        if aftermath.update is not None:
-            self._update_due = aftermath
-        self.history.settle(
-            aftermath.step, aftermath.index, aftermath.clipped_norm, aftermath.update
-        )
-        held, self._held = self._held, None
-        if held is not None:
-            complete = replace(held, clipped_norm=aftermath.clipped_norm)
-            self._latest[complete.optimizer] = complete
-            self.audience.sample(complete)
+            self.guard.call(probe, lambda: self._bring(probe.flush()), default=None)
+            self._hear(wait=True)
 
     def log(self) -> None:
         """The step just made falls on the logging interval: one call for each optimizer."""
         self.settle()
-        latest, self._latest = self._latest, {}
-        for sample in latest.values():
-            self.audience.log(sample)
+        self.judge.log()
 
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to decide as this one would: plain Python values."""
         self.settle()
-        due = self._update_due
-        return {
+        return self.judge.state_dict() | {
             "counts": dict(self._counts),
-            "facts": self.diagnosis.facts.to_dict(),
-            "diagnosis": plain(self.diagnosis.state_dict()),
             "records": [record.to_dict() for record in self.records],
-            "update": None
-            if due is None or due.update is None
-            else {"layout": due.layout.to_dict(), "numbers": due.update.to_dict()},
-            "detectors": save_parts(self.detectors, self.guard),
             "actions": save_parts(self.actions, self.guard),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
         """Take up where `state_dict` left off; parts that do not match start anew."""
         self._counts = {int(k): int(v) for k, v in state["counts"].items()}
-        self.diagnosis.facts = ModelFacts.from_dict(state["facts"])
-        self.diagnosis.load_state_dict(state["diagnosis"])
+        self.judge.load_state_dict(state)
         self.records.clear()
         self.records.extend(ActionRecord.from_dict(record) for record in state["records"])
-        if state["update"] is not None:
-            update = Update.from_dict(state["update"]["numbers"])
-            layout = Layout.from_dict(state["update"]["layout"])
-            self._update_due = Aftermath(update.step, update.optimizer, layout, update=update)
-        load_parts(self.detectors, state["detectors"], self.guard)
         load_parts(self.actions, state["actions"], self.guard)
         return True
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are detached: what is being watched stays with the original."""
-        live: dict[str, Any] = {
-            "_probe": None,
-            "_module": None,
-            "_divided": None,
-            "_handles": [],
-            "_optimizers": [],
-            "_hands": Hands(),
-        }
+        live: dict[str, Any] = {"_probe": None, "_ring": None, "_handles": [], "_optimizers": []}
         return self.__dict__ | live | {"run": replace(self.run, loggers=())}
 
 

@@ -17,7 +17,7 @@ from lightning_gradwatch.culprit.find import Replay
 from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.parts import check_parts
-from lightning_gradwatch.probe.probe import StepContext
+from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.probe.trust import untrusted
 from lightning_gradwatch.recording.remote import is_remote
 from lightning_gradwatch.reporters.protocol import RunInfo
@@ -162,7 +162,7 @@ class GradientWatcher(Seen):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._engine.stop()
+        self._engine.stop(failed=error is not None)
 
     def _replay(self, forward: Callable[[], torch.Tensor]) -> Replay:
         scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())

@@ -13,7 +13,7 @@ from lightning_gradwatch.actions import ClipGradNorm, DecayLR, SkipStep, StopTra
 from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.finding import CODES
 from lightning_gradwatch.hands import Hands
-from lightning_gradwatch.probe.probe import StepContext
+from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from lightning_gradwatch.action_record import ActionRecord
+from lightning_gradwatch.actions.learning_rate import Change
+from lightning_gradwatch.actions.on_device import DeviceTraining, Pending
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.errors import check_number
 from lightning_gradwatch.finding import Finding
@@ -47,10 +49,15 @@ class ClipGradNorm:
     def apply(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
         """Clip this step if its norm is above `max_norm`; findings play no part."""
         change = training.clip_grad_norm(self.max_norm, self.norm_type)
-        if change is None:
-            return None
+        return None if change is None else self._record(training.step, change)
+
+    def on_device(self, training: DeviceTraining) -> Pending | None:
+        """Do the same without a look at the norm; the record follows when it is known."""
+        return training.clip_grad_norm(self.max_norm, self.norm_type, self._record)
+
+    def _record(self, step: int, change: Change) -> ActionRecord:
         reason = f"gradient norm {change.before:.4g} is above max_norm {self.max_norm:g}"
-        return ActionRecord(type(self).__name__, training.step, reason, *change)
+        return ActionRecord(type(self).__name__, step, reason, *change)
 
     def __repr__(self) -> str:
         return f"ClipGradNorm(max_norm={self.max_norm}, norm_type={self.norm_type})"
@@ -85,10 +92,15 @@ class ClipGradValue:
     def apply(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
         """Clip this step if an element is above `value`; findings play no part."""
         change = training.clip_grad_value(self.value)
-        if change is None:
-            return None
+        return None if change is None else self._record(training.step, change)
+
+    def on_device(self, training: DeviceTraining) -> Pending | None:
+        """Do the same without a look at the elements; the record follows when they are known."""
+        return training.clip_grad_value(self.value, self._record)
+
+    def _record(self, step: int, change: Change) -> ActionRecord:
         reason = f"largest gradient element {change.before:.4g} is above value {self.value:g}"
-        return ActionRecord(type(self).__name__, training.step, reason, *change)
+        return ActionRecord(type(self).__name__, step, reason, *change)
 
     def __repr__(self) -> str:
         return f"ClipGradValue(value={self.value})"

@@ -37,6 +37,25 @@ def multiply(parameters: Sequence[nn.Parameter], factor: float) -> None:
 
 
 @torch.no_grad()
+def multiply_by(parameters: Sequence[nn.Parameter], factor: Tensor) -> None:
+    """Multiply every gradient by a factor that is on a device, shape (), within float32's range.
+
+    Rounded once to the type that the product is taken in, which is float32 for half types: a
+    factor that is rounded to bfloat16 itself is off by up to 2e-3.
+    """
+    for group in _alike([_numbers(p) for p in parameters]):
+        dtype = group[0].dtype
+        there = factor.to(group[0].device)
+        if dtype in _HALF:
+            # One dimension makes the factor count in the type of the product; none would not.
+            wide = there.to(torch.float32).reshape(1)
+            for tensor in group:
+                (tensor if tensor.dim() else tensor.unsqueeze(0)).mul_(wide)
+        else:
+            torch._foreach_mul_(group, there.to(group[0].real.dtype if dtype.is_complex else dtype))
+
+
+@torch.no_grad()
 def clamp(parameters: Sequence[nn.Parameter], value: float) -> None:
     """Limit every element to [-value, value]; of complex ones the real and imaginary parts."""
     for group in _alike([_real(_unique(p)) for p in parameters]):
@@ -63,6 +82,24 @@ def largest(parameters: Sequence[nn.Parameter]) -> list[float]:
         for i in todo:
             numbers[i] = numbers[i].nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
     return out
+
+
+@torch.no_grad()
+def largest_on_device(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the largest absolute element of all gradients, apart from NaN, left on the device.
+
+    Shape (); 0 without elements. Copies one gradient at a time.
+    """
+    tops = []
+    for parameter in parameters:
+        values = _real(_unique(parameter))
+        if values.numel():
+            known = values.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+            low, high = torch.aminmax(known)
+            tops.append(torch.maximum(-low, high).to(torch.float64))
+    if not tops:
+        return torch.zeros((), dtype=torch.float64, device=parameters[0].device)
+    return torch.stack([top.to(tops[0].device) for top in tops]).amax()
 
 
 def norm_of(parameters: Sequence[nn.Parameter], norm_type: float) -> float:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_gradwatch.probe.probe import Probe, StepContext
+from lightning_gradwatch.probe.probe import Probe
+from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.sample import Sample, Update
 from lightning_gradwatch.settings import Settings
 

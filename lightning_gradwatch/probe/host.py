@@ -2,6 +2,7 @@
 
 Every number that leaves the device passes here, many at a time, so that a step costs one transfer
 (and on CUDA one synchronisation) whatever the number of parameters. `Host.reads` counts them.
+Numbers that nobody waits for take the same vectors through `ring.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Host:
     """Brings vectors of numbers to the host together.
 
     Attributes:
-        reads: Transfers made so far; one for each device that held any of the numbers.
+        reads: Transfers waited for so far; one for each device that held any of the numbers.
     """
 
     def __init__(self) -> None:
@@ -26,19 +27,48 @@ class Host:
 
     def fetch(self, vectors: Sequence[torch.Tensor]) -> list[Floats]:
         """Return each vector (any shape, any device, any real dtype) as a flat float64 array."""
-        out: list[Floats] = [np.zeros(0)] * len(vectors)
+        parts = Parts(vectors)
+        values = []
+        for flat in parts.flat:
+            values.append(flat.cpu().numpy().astype(np.float64, copy=False))
+            self.reads += 1
+        return parts.split(values)
+
+
+class Parts:
+    """Vectors packed into one for each device, and how to take them apart again.
+
+    Args:
+        vectors: Tensors of any shape, device and real dtype.
+
+    Attributes:
+        flat: One new vector for each device that holds any number, float64 where it has that.
+
+    Example:
+        >>> parts = Parts([torch.ones(2), torch.zeros(0), torch.tensor(3.0)])
+        >>> [part.tolist() for part in parts.split([f.numpy() for f in parts.flat])]
+        [[1.0, 1.0], [], [3.0]]
+    """
+
+    def __init__(self, vectors: Sequence[torch.Tensor]) -> None:
+        self._sizes = [vector.numel() for vector in vectors]
         by_device: dict[torch.device, list[int]] = {}
         for i, vector in enumerate(vectors):
             if vector.numel():
                 by_device.setdefault(vector.device, []).append(i)
-        for places in by_device.values():
-            flat = torch.cat([widen(vectors[i]).reshape(-1) for i in places])
-            values = flat.cpu().numpy().astype(np.float64, copy=False)
-            self.reads += 1
+        self._places = list(by_device.values())
+        self.flat = [
+            torch.cat([widen(vectors[i]).reshape(-1) for i in places]) for places in self._places
+        ]
+
+    def split(self, values: Sequence[Floats]) -> list[Floats]:
+        """Return the vectors that were packed, given `flat` on the host."""
+        out: list[Floats] = [np.zeros(0)] * len(self._sizes)
+        for places, flat in zip(self._places, values, strict=True):
             start = 0
             for i in places:  # `np.split` costs several times as much as the transfer on a CPU
-                end = start + vectors[i].numel()
-                out[i] = values[start:end]
+                end = start + self._sizes[i]
+                out[i] = flat[start:end]
                 start = end
         return out
 

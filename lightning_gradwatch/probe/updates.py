@@ -75,28 +75,32 @@ class UpdateMeter:
         """Drop the copies: the step was not made."""
         self._groups = []
 
-    def after(self) -> tuple[list[int], Tensor | None]:
+    def after(self, fine: Tensor | None = None) -> tuple[list[int], Tensor | None]:
         """Measure the change; return columns, and squares of shape (6, n) still on the device.
+
+        Args:
+            fine: Whether the step was made after all, on the device, shape (): if not, its gradient
+                is not what the next one is compared with. None: it was.
 
         The rows are: squared weight norm, squared change norm, minus gradient times change; and of
         the sketches of this gradient and the one measured before: product, square, square, summed
         in the column of a group's first parameter.
         """
         columns = [column for group in self._groups for column in group.columns]
-        rows = [self._measure(group) for group in self._groups]
+        rows = [self._measure(group, fine) for group in self._groups]
         self._groups = []
         if not rows:
             return columns, None
         return columns, torch.cat([row.to(rows[0].device) for row in rows], dim=1)
 
-    def _measure(self, group: _Group) -> Tensor:
+    def _measure(self, group: _Group, fine: Tensor | None) -> Tensor:
         # float64: changes of 1e-25 have squares that float32 does not know.
         before = _wide(group.before)
         change = _wide(_values(group.parameters)).sub_(before)
         gradient = _gradient(group.parameters)
         if gradient is None:
             gradient = torch.zeros_like(before)
-        turn = torch.stack(self._turn(tuple(group.columns), gradient))
+        turn = torch.stack(self._turn(tuple(group.columns), gradient, fine))
         if len(group.parameters) == 1:
             one = group.parameters[0]
             share = one.numel() * (2 if one.is_complex() else 1) / before.numel()
@@ -110,14 +114,18 @@ class UpdateMeter:
         rows[3:, 0] = turn
         return rows
 
-    def _turn(self, columns: tuple[int, ...], gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _turn(
+        self, columns: tuple[int, ...], gradient: Tensor, fine: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Compare a gradient with the one before, and keep it for the next."""
         known = self._directions.get(columns)
         stride = -(-gradient.numel() // SKETCH) if len(columns) == 1 else 1
         flat = gradient if stride <= 1 else gradient[:: stride | 1]
-        self._directions[columns] = flat = flat.clone()
         if known is None or known.shape != flat.shape or known.device != flat.device:
             known = torch.zeros_like(flat)
+        self._directions[columns] = (
+            flat.clone() if fine is None else torch.where(fine.to(flat.device), flat, known)
+        )
         return flat.dot(known), flat.dot(flat), known.dot(known)
 
 

@@ -20,7 +20,7 @@ from lightning_gradwatch.actions import (
 from lightning_gradwatch.actions import gradients as change
 from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.hands import Hands
-from lightning_gradwatch.probe.probe import StepContext
+from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
 from lightning_gradwatch.testing import make_sample

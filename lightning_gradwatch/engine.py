@@ -39,10 +39,12 @@ from lightning_gradwatch.guard import Guard
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.history import History
 from lightning_gradwatch.judging import Judge
+from lightning_gradwatch.pace import Pace
 from lightning_gradwatch.parts_state import load_parts, save_parts
 from lightning_gradwatch.probe.facts import read_facts
 from lightning_gradwatch.probe.probe import Probe
-from lightning_gradwatch.probe.ring import Ring, door_for
+from lightning_gradwatch.probe.ring import PinnedDoor, Ring, door_for
+from lightning_gradwatch.probe.sharded import is_sharded
 from lightning_gradwatch.probe.step import OpenStep, StepContext
 from lightning_gradwatch.probe.taken import Taken
 from lightning_gradwatch.report import Report
@@ -79,6 +81,7 @@ class Engine:
         self.run = RunInfo()
         self._probe: Probe | None = None
         self._ring: Ring | None = None
+        self._pace: Pace | None = None
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._tells_steps = True
@@ -185,8 +188,9 @@ class Engine:
         if not self._counts:  # a resumed run keeps the facts of its first beginning
             self.diagnosis.facts = facts
         self.acting.attach(module, optimizers, hands)
+        self._pace = None
         self._ring = self.guard.call("the ring", self._ring_for, module, default=None)
-        probe.ahead = self._ring is not None
+        probe.ahead = self._ring is not None and self._pace is None
         self.audience.start(run)
         if untrusted:
             if reporting:
@@ -203,8 +207,15 @@ class Engine:
         """Return the way for numbers that nobody waits for; None where somebody has to."""
         if not self.acting.fit_for_device:
             return None
-        held = (p for o in self._optimizers for group in o.param_groups for p in group["params"])
-        door = door_for({parameter.device for parameter in (*module.parameters(), *held)})
+        held = [p for o in self._optimizers for group in o.param_groups for p in group["params"]]
+        parameters = (*module.parameters(), *held)
+        devices = {parameter.device for parameter in parameters}
+        if all(device.type == "cpu" for device in devices):
+            if self.actions or any(map(is_sharded, parameters)):
+                return None
+            self._pace = Pace()
+            return Ring(PinnedDoor())
+        door = door_for(devices)
         return None if door is None else Ring(door)
 
     def stop(self, failed: bool = False) -> None:
@@ -218,7 +229,7 @@ class Engine:
             return
         last = self._salvage if failed and self._ring is not None else self.settle
         self.guard.call("the last reading", last, default=None)
-        self._probe = self._ring = None
+        self._probe = self._ring = self._pace = None
         for handle in self._handles:
             handle.remove()
         self._handles, self._optimizers = [], []
@@ -295,7 +306,8 @@ class Engine:
         if probe is None:
             return
         self.acting.take_back()
-        self._hear()
+        if self._pace is None:
+            self._hear()
         count = self._counts.get(context.index, 0)
         self._counts[context.index] = count + 1
         recorded = count % self.settings.every_n_steps == 0
@@ -304,6 +316,8 @@ class Engine:
             probe.drop_losses()
             return
         decide = self._at_once if self._ring is None else self._ahead
+        if self._pace is not None:
+            decide = self._together
         with torch.no_grad():
             decide(probe, context, recorded, updates, may_change)
         if not self._tells_steps:  # an optimizer that is not torch's: take the step for made
@@ -359,6 +373,40 @@ class Engine:
             "taking part", probe.collectives.look_again, context.optimizer, may_change, default=None
         )
 
+    # ------------------------------------------------------------------ nothing to decide
+
+    def _together(
+        self, probe: Probe, context: StepContext, recorded: bool, updates: bool, may_change: bool
+    ) -> None:
+        """Read the step on the host, and judge it together with others: see `pace.py`."""
+        ring, pace = self._ring, self._pace
+        read = self.guard.call(probe, probe.look, context, default=None)
+        if read is None or ring is None or pace is None:
+            return
+        taken, raw, fetched = read
+        ring.send((), lambda _: self._seen(taken, raw, fetched, recorded))
+        if not taken.is_ordinary(raw, fetched):  # say who it was before the step is made
+            self._hear(wait=True)
+        self.guard.call(
+            probe,
+            probe.watch_step,
+            updates=updates,
+            may_change=may_change,
+            clipped_norm=None,
+            default=None,
+        )
+        if pace.is_due():
+            self._hear(wait=True)
+
+    def _seen(self, taken: Taken, raw: Floats, fetched: Sequence[Floats], recorded: bool) -> None:
+        """Judge a step that was read."""
+        context = taken.step.context
+        sample, aftermath = taken.make(raw, fetched)
+        self.judge.complete(aftermath)
+        seek = None if context.replay is None else partial(self._seek, context)
+        self.judge.take_in(sample, recorded, seek)
+        taken.step.clipped_norm = sample.global_norm
+
     # ------------------------------------------------------------------ decided on the device
 
     def _ahead(
@@ -406,6 +454,11 @@ class Engine:
         step.clipped_norm = self.guard.call(
             "the actions", self.acting.settle, ahead, sample, fetched[split:], default=math.nan
         )
+
+    def catch_up(self) -> None:
+        """Judge what waits for no device: whoever asks wants to know of every step."""
+        if self._pace is not None:
+            self._hear(wait=True)
 
     def _hear(self, wait: bool = False) -> None:
         """Take in what has come from the device by now; `wait`: everything."""
@@ -492,7 +545,9 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are detached: what is being watched stays with the original."""
-        live: dict[str, Any] = {"_probe": None, "_ring": None, "_handles": [], "_optimizers": []}
+        self.catch_up()
+        live: dict[str, Any] = {"_handles": [], "_optimizers": []}
+        live |= dict.fromkeys(("_probe", "_ring", "_pace"))
         return self.__dict__ | live | {"run": replace(self.run, loggers=())}
 
 

@@ -31,7 +31,7 @@ from lightning_gradwatch.probe.step import Aftermath, OpenStep, StepContext
 from lightning_gradwatch.probe.taken import Taken
 from lightning_gradwatch.probe.updates import UpdateMeter
 from lightning_gradwatch.probe.wide import wide_norms, wide_total
-from lightning_gradwatch.sample import Sample
+from lightning_gradwatch.sample import Floats, Sample
 from lightning_gradwatch.settings import Settings
 
 _NOTHING = Layout((), (), (), (), (), ())
@@ -121,8 +121,15 @@ class Probe:
 
     def read(self, context: StepContext) -> tuple[Sample, Aftermath | None]:
         """Read the gradients as they are now; also return the aftermath still outstanding."""
+        taken, raw, fetched = self.look(context)
+        return taken.make(raw, fetched)
+
+    def look(self, context: StepContext) -> tuple[Taken, Floats, list[Floats]]:
+        """Measure the same and look at it; what `Taken.make` makes of it can wait."""
         taken = self._take(context)
-        return taken.make(*self._norms.read(taken.grads, taken.held.keys, taken.extra))
+        raw, fetched = self._norms.read(taken.grads, taken.held.keys, taken.extra)
+        taken.grads = ()
+        return taken, raw, fetched
 
     def take(self, context: StepContext) -> Taken:
         """Measure the same without a look at any number; what comes of it is for a ring."""

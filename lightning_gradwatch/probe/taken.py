@@ -85,6 +85,17 @@ class Taken:
         shards, vector = self.shards
         return shards.joined(vector, total.reshape(1)).reshape(())
 
+    def is_ordinary(self, raw: Floats, fetched: Sequence[Floats]) -> bool:
+        """Whether gradients and losses are finite and no scaler decides on the step.
+
+        Args:
+            raw: Norms of `grads`, on the host.
+            fetched: `extra`, on the host.
+        """
+        losses = fetched[: len(self.losses)]
+        finite = np.isfinite(raw).all() and all(math.isfinite(loss[0]) for loss in losses)
+        return bool(finite) and self.scale is None
+
     def finish(self, fetched: Sequence[Floats]) -> tuple[Sample, Aftermath | None]:
         """Return the sample, and the aftermath of the step before.
 

@@ -48,7 +48,7 @@ from lightning_gradwatch.probe.parameters import clean_name
 from lightning_gradwatch.probe.reading import Reading
 
 
-@dataclass
+@dataclass(slots=True)
 class _Frame:
     """A module whose forward is running, and the edges of its inputs."""
 

@@ -112,7 +112,7 @@ def _clipped(low: float, high: float) -> Activation:
     return Activation("hardtanh", center=(low + high) / 2, limit=(high - low) / 2)
 
 
-@dataclass
+@dataclass(slots=True)
 class Counts:
     """Counts on the device, each with what it is a count of.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_gradwatch.probe.activations import Counts
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """A module or function.
 
@@ -28,7 +28,7 @@ class Row:
     recurrent: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
     """One call of a module, and what came back to it.
 

@@ -49,7 +49,7 @@ from lightning_gradwatch.probe.reading import Reading
 from lightning_gradwatch.probe.sharded import is_sharded
 
 
-@dataclass
+@dataclass(slots=True)
 class _Frame:
     """A module whose forward is running, and the edges of its inputs."""
 

@@ -25,7 +25,7 @@ LIMIT = 64
 _KEY = "lightning_gradwatch"
 
 
-@dataclass
+@dataclass(slots=True)
 class Mark:
     """What is known of an edge that is the output of a module.
 
@@ -42,7 +42,7 @@ class Mark:
     ndim: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Stretch:
     """A part of the graph, walked from its outputs back.
 

@@ -21,14 +21,14 @@ from lightning_gradwatch.probe.hooks import Hook, HookSet
 from lightning_gradwatch.probe.norms import wide_norm
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Tap:
     """Listens to one output tensor, for every module whose output it is."""
 
     calls: list[tuple[Call, int]] = field(default_factory=list)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Inflow:
     """Adds up what the uses of one input inside a module contribute to its gradient."""
 

@@ -110,16 +110,19 @@ class Engine:
     @property
     def history(self) -> History:
         """The recorded steps."""
+        self._catch_up()
         return self.judge.history
 
     @property
     def diagnosis(self) -> Diagnosis:
         """The findings of the run."""
+        self._catch_up()
         return self.judge.diagnosis
 
     @property
     def records(self) -> deque[ActionRecord]:
         """What the actions did."""
+        self._catch_up()
         return self.acting.records
 
     @property
@@ -205,18 +208,18 @@ class Engine:
 
     def _ring_for(self, module: nn.Module) -> Ring | None:
         """Return the way for numbers that nobody waits for; None where somebody has to."""
-        if not self.acting.fit_for_device:
-            return None
         held = [p for o in self._optimizers for group in o.param_groups for p in group["params"]]
         parameters = (*module.parameters(), *held)
         devices = {parameter.device for parameter in parameters}
-        if all(device.type == "cpu" for device in devices):
-            if self.actions or any(map(is_sharded, parameters)):
-                return None
-            self._pace = Pace()
-            return Ring(PinnedDoor())
-        door = door_for(devices)
-        return None if door is None else Ring(door)
+        door = door_for(devices) if self.acting.fit_for_device else None
+        if door is not None:
+            return Ring(door)
+        if self.actions or any(map(is_sharded, parameters)):
+            return None
+        if any(device.type != "cpu" for device in devices):
+            return None
+        self._pace = Pace()
+        return Ring(PinnedDoor())
 
     def stop(self, failed: bool = False) -> None:
         """Detach, finish the reporters, keep what was learnt. May be called at any time, twice.
@@ -455,7 +458,7 @@ class Engine:
             "the actions", self.acting.settle, ahead, sample, fetched[split:], default=math.nan
         )
 
-    def catch_up(self) -> None:
+    def _catch_up(self) -> None:
         """Judge what waits for no device: whoever asks wants to know of every step."""
         if self._pace is not None:
             self._hear(wait=True)
@@ -545,7 +548,7 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are detached: what is being watched stays with the original."""
-        self.catch_up()
+        self._catch_up()
         live: dict[str, Any] = {"_handles": [], "_optimizers": []}
         live |= dict.fromkeys(("_probe", "_ring", "_pace"))
         return self.__dict__ | live | {"run": replace(self.run, loggers=())}

@@ -17,25 +17,21 @@ class Seen:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Findings merged over the run, in order of first step."""
-        self._engine.catch_up()
         return self._engine.diagnosis.findings
 
     @property
     def healthy(self) -> bool:
         """True if there is no finding of severity WARNING or higher."""
-        self._engine.catch_up()
         return self._engine.diagnosis.healthy
 
     @property
     def history(self) -> History:
         """The recorded steps, bounded in memory."""
-        self._engine.catch_up()
         return self._engine.history
 
     @property
     def actions_taken(self) -> tuple[ActionRecord, ...]:
         """What the actions did, oldest first; the latest 10,000."""
-        self._engine.catch_up()
         return tuple(self._engine.records)
 
     def report(self) -> Report:

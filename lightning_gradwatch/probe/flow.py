@@ -49,6 +49,10 @@ from lightning_gradwatch.probe.reading import Reading
 from lightning_gradwatch.probe.sharded import is_sharded
 
 
+#: What is seen where no module is hooked.
+_NOTHING = Reading((), {})
+
+
 @dataclass(slots=True)
 class _Frame:
     """A module whose forward is running, and the edges of its inputs."""
@@ -125,6 +129,8 @@ class FlowProbe:
 
     def disarm(self) -> None:
         """Remove every hook, those on a running graph too, and forget what they saw."""
+        if not self._on_modules:
+            return
         self._on_modules.remove()
         self._listeners.remove()
         self._listeners.take()
@@ -136,6 +142,8 @@ class FlowProbe:
         Args:
             keep: Stay armed: other optimizers will step in the same batch.
         """
+        if not self._on_modules:
+            return _NOTHING
         arrived = self._listeners.take()
         reading = Reading([] if self._split else arrived, self._feeds)
         if not keep:

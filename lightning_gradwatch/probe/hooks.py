@@ -30,7 +30,11 @@ class Hook:
         failed: Told of an exception, which never reaches the user's forward or backward.
     """
 
-    __slots__ = ("call", "failed", "name")  # thousands live at once: garbage collection looks at each
+    __slots__ = (
+        "call",
+        "failed",
+        "name",
+    )  # thousands live at once: garbage collection looks at each
 
     def __init__(
         self, call: Callable[..., Any], name: str, failed: Callable[[Exception], None]

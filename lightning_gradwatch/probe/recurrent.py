@@ -56,6 +56,8 @@ class TimeProbe:
 
     def disarm(self) -> None:
         """Remove the hooks and forget what they saw."""
+        if not self._hooks:
+            return
         self._hooks.remove()
         self._squares.clear()
 
@@ -101,6 +103,8 @@ class TimeProbe:
         Args:
             keep: Stay armed: other optimizers will step in the same batch.
         """
+        if not self._hooks:
+            return {}
         squares = dict(self._squares)
         self._squares.clear()
         if not keep:

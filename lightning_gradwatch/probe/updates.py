@@ -86,11 +86,11 @@ class UpdateMeter:
         the sketches of this gradient and the one measured before: product, square, square, summed
         in the column of a group's first parameter.
         """
+        if not self._groups:
+            return [], None
         columns = [column for group in self._groups for column in group.columns]
         rows = [self._measure(group, fine) for group in self._groups]
         self._groups = []
-        if not rows:
-            return columns, None
         return columns, torch.cat([row.to(rows[0].device) for row in rows], dim=1)
 
     def _measure(self, group: _Group, fine: Tensor | None) -> Tensor:

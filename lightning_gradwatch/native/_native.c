@@ -1,4 +1,4 @@
-/* Reads the norms of many gradients in one call. Optional: see __init__.py.
+/* Reads the norms of many gradients in one call, or scales them. Optional: see __init__.py.
  *
  * No header and no symbol of torch is used. A tensor's address, shape and type come through
  * DLPack's table of functions, which torch offers from Python as a capsule; and nothing is read
@@ -11,7 +11,7 @@
 #include "dlpack.h"
 #include "kernels.h"
 
-/* Reads of more bytes than this let other Python threads run meanwhile. */
+/* Work on more bytes than this lets other Python threads run meanwhile. */
 #define LET_OTHERS_RUN (1 << 20)
 
 #if defined(__GNUC__)
@@ -139,62 +139,114 @@ static int readable(PyObject *tensor, Py_ssize_t limit, Job *job) {
     return t.data && (uintptr_t)job->data % size == 0 && is_dense(&t);
 }
 
-static PyObject *norms(PyObject *self, PyObject *args) {
-    PyObject *grads, *out, *left = NULL;
-    Py_buffer row;
-    Job *jobs = NULL;
-    Py_ssize_t limit, n, used = 0;
-    size_t bytes = 0;
-    int p;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "O!Oin", &PyTuple_Type, &grads, &out, &p, &limit))
-        return NULL;
-    n = PyTuple_GET_SIZE(grads);
-    if (!api || p < MAXIMUM || p > SQUARES || limit < 0) {
-        PyErr_SetString(PyExc_ValueError, "not bound, or p is not 0, 1 or 2, or limit < 0");
-        return NULL;
+/* What is to be done with the tensors that can be reached, and the places of the others. */
+typedef struct {
+    Job *list;
+    Py_ssize_t used;
+    size_t bytes;
+    PyObject *left;
+} Jobs;
+
+/* Look all over. Returns 0 with an exception set and nothing to free, or 1. */
+static int look_over(PyObject *grads, Py_ssize_t limit, int halves, Jobs *jobs) {
+    Py_ssize_t n = PyTuple_GET_SIZE(grads);
+    jobs->used = 0;
+    jobs->bytes = 0;
+    if (!api || limit < 0) {
+        PyErr_SetString(PyExc_ValueError, api ? "limit must not be negative" : "not bound yet");
+        return 0;
     }
-    if (PyObject_GetBuffer(out, &row, PyBUF_CONTIG | PyBUF_FORMAT))
-        return NULL;
-    if (row.len != n * (Py_ssize_t)sizeof(double) || !row.format || strcmp(row.format, "d")) {
-        PyErr_SetString(PyExc_ValueError, "out must hold one float64 for each gradient");
-        goto done;
-    }
-    left = PyList_New(0);
-    jobs = PyMem_New(Job, n ? n : 1);
-    if (!left || !jobs) {
+    jobs->left = PyList_New(0);
+    jobs->list = PyMem_New(Job, n ? n : 1);
+    if (!jobs->left || !jobs->list) {
         PyErr_NoMemory();
         goto failed;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        Job *job = jobs + used;
-        if (readable(PyTuple_GET_ITEM(grads, i), limit, job)) {
+        Job *job = jobs->list + jobs->used;
+        if (readable(PyTuple_GET_ITEM(grads, i), limit, job) &&
+            (halves || job->kind == F32 || job->kind == F64)) {
             job->place = i;
-            bytes += job->numel * 4;
-            used++;
+            jobs->bytes += job->numel * 4;
+            jobs->used++;
         } else {
             PyObject *place = PyLong_FromSsize_t(i);
-            int wrong = !place || PyList_Append(left, place);
+            int wrong = !place || PyList_Append(jobs->left, place);
             Py_XDECREF(place);
             if (wrong)
                 goto failed;
         }
     }
-    {
+    return 1;
+failed:
+    Py_CLEAR(jobs->left);
+    PyMem_Free(jobs->list);
+    return 0;
+}
+
+static PyObject *norms(PyObject *self, PyObject *args) {
+    PyObject *grads, *out, *left = NULL;
+    Py_buffer row;
+    Jobs jobs;
+    Py_ssize_t limit;
+    int p;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!Oin", &PyTuple_Type, &grads, &out, &p, &limit))
+        return NULL;
+    if (p < MAXIMUM || p > SQUARES) {
+        PyErr_SetString(PyExc_ValueError, "p must be 0, 1 or 2");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(out, &row, PyBUF_CONTIG | PyBUF_FORMAT))
+        return NULL;
+    if (row.len != PyTuple_GET_SIZE(grads) * (Py_ssize_t)sizeof(double) || !row.format ||
+        strcmp(row.format, "d")) {
+        PyErr_SetString(PyExc_ValueError, "out must hold one float64 for each gradient");
+    } else if (look_over(grads, limit, 1, &jobs)) {
         /* The tuple keeps the tensors alive, and the buffer `out`, while others run. */
-        PyThreadState *others = bytes > LET_OTHERS_RUN ? PyEval_SaveThread() : NULL;
-        for (Py_ssize_t k = 0; k < used; k++)
-            ((double *)row.buf)[jobs[k].place] = norm_of_job(jobs + k, (enum order)p);
+        PyThreadState *others = jobs.bytes > LET_OTHERS_RUN ? PyEval_SaveThread() : NULL;
+        for (Py_ssize_t k = 0; k < jobs.used; k++)
+            ((double *)row.buf)[jobs.list[k].place] = norm_of_job(jobs.list + k, (enum order)p);
+        if (others)
+            PyEval_RestoreThread(others);
+        PyMem_Free(jobs.list);
+        left = jobs.left;
+    }
+    PyBuffer_Release(&row);
+    return left;
+}
+
+CHOSEN_AT_LOAD
+static void scale_job(const Job *job, double factor) {
+    if (job->kind == F32) {
+        float *x = (float *)job->data, f = (float)factor;
+        for (size_t i = 0; i < job->numel; i++)
+            x[i] *= f;
+    } else {
+        double *x = (double *)job->data;
+        for (size_t i = 0; i < job->numel; i++)
+            x[i] *= factor;
+    }
+}
+
+static PyObject *scale(PyObject *self, PyObject *args) {
+    PyObject *grads;
+    Jobs jobs;
+    Py_ssize_t limit;
+    double factor;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!dn", &PyTuple_Type, &grads, &factor, &limit) ||
+        !look_over(grads, limit, 0, &jobs))
+        return NULL;
+    {
+        PyThreadState *others = jobs.bytes > LET_OTHERS_RUN ? PyEval_SaveThread() : NULL;
+        for (Py_ssize_t k = 0; k < jobs.used; k++)
+            scale_job(jobs.list + k, factor);
         if (others)
             PyEval_RestoreThread(others);
     }
-    goto done;
-failed:
-    Py_CLEAR(left);
-done:
-    PyMem_Free(jobs);
-    PyBuffer_Release(&row);
-    return left;
+    PyMem_Free(jobs.list);
+    return jobs.left;
 }
 
 static PyObject *gradients(PyObject *self, PyObject *parameters) {
@@ -320,6 +372,9 @@ static PyMethodDef methods[] = {
     {"norms", norms, METH_VARARGS,
      "norms(grads, out, p, limit): Write the norm of each gradient (p of 1 or 2; 0: largest) into\n"
      "`out`; return the places of those that were not read, larger than `limit` among them."},
+    {"scale", scale, METH_VARARGS,
+     "scale(grads, factor, limit): Multiply float32 and float64 gradients in place; return the\n"
+     "places of those that were not. Autograd has to be told (`increment_version`)."},
     {"versions", versions, METH_VARARGS,
      "versions(parameters, grads): A number that changes when a gradient is written or replaced."},
     {NULL, NULL, 0, NULL},

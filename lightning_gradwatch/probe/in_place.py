@@ -18,7 +18,7 @@ from lightning_gradwatch.sample import Floats
 _ORDERS = {1.0: 1, 2.0: 2, float("inf"): 0}
 
 #: Larger gradients are left to torch where it has several threads for them.
-SHARED = 1 << 20
+SHARED = 1 << 18
 
 
 def read_in_place(grads: Sequence[Tensor], out: Floats, p: float) -> list[int]:

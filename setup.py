@@ -12,7 +12,9 @@ setup(
         Extension(
             "lightning_gradwatch.native._native",
             ["lightning_gradwatch/native/_native.c"],
-            depends=["lightning_gradwatch/native/dlpack.h", "lightning_gradwatch/native/kernels.h"],
+            depends=[
+                f"lightning_gradwatch/native/{name}.h" for name in ("dlpack", "kernels", "tensors")
+            ],
             extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
             optional=True,
         )

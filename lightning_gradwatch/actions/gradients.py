@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gradwatch.layers import combine_norms
 from lightning_gradwatch.probe.host import Host
+from lightning_gradwatch.probe.in_place import scale_in_place
 from lightning_gradwatch.probe.norms import NormReader
 
 #: float32 cannot hold a factor below its own range, though it may hold the product.
 _SMALLEST_FACTOR = 1e-30
+_KIND = attrgetter("device", "dtype")
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -25,11 +28,11 @@ def multiply(parameters: Sequence[nn.Parameter], factor: float) -> None:
         factors.append(_SMALLEST_FACTOR)
         factor /= _SMALLEST_FACTOR
     factors.append(factor)
-    for group in _alike([_numbers(p) for p in parameters]):
-        # On the CPU a foreach kernel rounds the factor itself to half: 2e-3 off for bfloat16.
-        one_by_one = group[0].device.type == "cpu" and group[0].dtype in _HALF
-        for part in factors:
-            if one_by_one:
+    tensors = [_numbers(p) for p in parameters]
+    for part in factors:
+        for group in _alike([tensors[i] for i in scale_in_place(tensors, part)]):
+            # On the CPU a foreach kernel rounds the factor itself to half: 2e-3 off for bfloat16.
+            if group[0].device.type == "cpu" and group[0].dtype in _HALF:
                 for tensor in group:
                     tensor.mul_(part)
             else:
@@ -115,6 +118,8 @@ def _numbers(parameter: nn.Parameter) -> Tensor:
     """Return the tensor that holds a gradient's numbers, for operations that are linear."""
     grad = parameter.grad
     assert grad is not None  # the caller selected parameters that have one
+    if type(grad) is Tensor and grad.layout is torch.strided:
+        return grad  # nearly always, and then nothing else is worth its time
     grad = grad.detach()
     if grad.is_sparse:
         return grad._values()
@@ -134,7 +139,6 @@ def _real(values: Tensor) -> Tensor:
 
 def _alike(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Group tensors as the foreach kernels want them: by device and dtype."""
-    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    yield from groups.values()
+    kinds = list(map(_KIND, tensors))
+    for kind in dict.fromkeys(kinds):
+        yield [tensor for tensor, own in zip(tensors, kinds, strict=True) if own == kind]

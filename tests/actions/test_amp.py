@@ -9,6 +9,8 @@ from torch import nn
 from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue, DecayLR, SkipStep
 from tests.actions.steps import EXPLODING, NONFINITE, reference_norm, training_for
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 SCALE = 1000.0
 
 

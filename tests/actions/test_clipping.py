@@ -13,6 +13,8 @@ from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue
 from tests.actions.steps import parameters_with, reference_norm, training_for
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 
 def step_with(*values: float) -> tuple[nn.Parameter, torch.optim.SGD]:
     (weight,) = parameters_with([torch.tensor(values)])

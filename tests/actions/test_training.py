@@ -19,6 +19,8 @@ from tests.actions.steps import (
     training_for,
 )
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 MAGNITUDES = st.integers(-30, 30).map(lambda exponent: 10.0**exponent)
 
 

@@ -20,7 +20,7 @@ from lightning_gradwatch import native
 from lightning_gradwatch.probe import in_place
 from lightning_gradwatch.probe.gathered import Gatherer, Gradients, Held
 from lightning_gradwatch.probe.host import Host
-from lightning_gradwatch.probe.in_place import read_in_place
+from lightning_gradwatch.probe.in_place import read_in_place, scale_in_place
 from lightning_gradwatch.probe.norms import NormReader
 
 INF, NAN = float("inf"), float("nan")
@@ -248,3 +248,30 @@ def test_a_torch_that_it_does_not_understand_is_left_alone(monkeypatch):
     assert native._load() is None
     monkeypatch.undo()
     assert native._load() is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("factor", [0.37, 1e-30, 1.0, 3e38])
+def test_scaling_is_what_torch_does_to_the_bit(dtype, factor):
+    special = torch.tensor([NAN, INF, -INF, 0.0, -0.0, 1e-45, 1e-38, 3e38], dtype=dtype)
+    grads = [torch.randn(3001, dtype=dtype), special, torch.randn(4, 5, dtype=dtype).t()]
+    expected = [g.clone().mul_(factor) for g in grads]
+    assert scale_in_place(grads, factor) == []
+    for got, wanted in zip(grads, expected, strict=True):
+        assert got.numpy().tobytes() == wanted.numpy().tobytes()
+
+
+def test_autograd_is_told_of_scaling():
+    bucket = torch.ones(10)
+    view, half, sparse = bucket[2:6], torch.ones(3).half(), torch.eye(2).to_sparse()
+    gaps = torch.ones(6)[::2]
+    before = [t._version for t in (bucket, half, gaps)]
+    assert scale_in_place([view, half, sparse, gaps], 0.5) == [1, 2, 3]
+    assert bucket.tolist() == [1, 1, 0.5, 0.5, 0.5, 0.5, 1, 1, 1, 1]
+    assert [t._version for t in (bucket, half, gaps)] == [before[0] + 1, *before[1:]]
+    weight = torch.ones(3, requires_grad=True)
+    saved = torch.ones(3)
+    loss = (weight * saved).sum()
+    scale_in_place([saved], 2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn import functional
 
+from lightning_gradwatch.probe import host
 from lightning_gradwatch.probe.graph import is_plain
 
 #: A derivative below this share of its largest value counts as flat.
@@ -150,16 +151,11 @@ def by_values(values: Tensor, activation: Activation | None, unit_dim: int) -> C
         counts.of["vectors"] = (values.numel() / max(width, 1), 1.0)
     by_unit = activation is not None and activation.dies and not activation.by_gradient
     by_unit = by_unit and values.dim() > 1
-    if is_at_hand(values):
+    if host.is_at_hand(values):
         _count_here(counts, values, activation, unit_dim if by_unit else None)
     else:
         _count_there(counts, values, activation, unit_dim if by_unit else None)
     return counts
-
-
-def is_at_hand(values: Tensor) -> bool:
-    """Whether numbers may be looked at without waiting for a device."""
-    return values.device.type == "cpu" and type(values) is Tensor
 
 
 def _count_here(
@@ -235,7 +231,7 @@ def _square(values: Tensor) -> tuple[Tensor | float, float]:
     """Return the squared norm, and of how many elements."""
     wide = torch.promote_types(values.dtype, torch.float32)
     norm: Tensor | float = torch.linalg.vector_norm(values, dtype=wide)
-    norm = float(norm) if is_at_hand(values) else norm
+    norm = float(norm) if host.is_at_hand(values) else norm
     return norm * norm, float(values.numel())
 
 

@@ -43,5 +43,5 @@ class Call:
     row: Row
     order: int
     counts: Counts = field(default_factory=Counts)
-    out: list[tuple[int, int, Tensor]] = field(default_factory=list)
-    into: list[Tensor] = field(default_factory=list)
+    out: list[tuple[int, int, Tensor | float]] = field(default_factory=list)
+    into: list[Tensor | float] = field(default_factory=list)

@@ -48,7 +48,6 @@ from lightning_gradwatch.probe.parameters import clean_name
 from lightning_gradwatch.probe.reading import Reading
 from lightning_gradwatch.probe.sharded import is_sharded
 
-
 #: What is seen where no module is hooked.
 _NOTHING = Reading((), {})
 

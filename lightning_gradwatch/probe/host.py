@@ -73,6 +73,11 @@ class Parts:
         return out
 
 
+def is_at_hand(values: torch.Tensor) -> bool:
+    """Whether numbers may be looked at without waiting for a device."""
+    return values.device.type == "cpu" and type(values) is torch.Tensor
+
+
 def widen(values: torch.Tensor) -> torch.Tensor:
     """Return `values` as float64, or as float32 on devices that have no float64."""
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)

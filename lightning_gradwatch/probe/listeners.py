@@ -18,7 +18,7 @@ from lightning_gradwatch.probe.calls import Call
 from lightning_gradwatch.probe.gate import BackwardGate, graph_task
 from lightning_gradwatch.probe.graph import Edge, Mark, Stretch, mark_of, set_mark
 from lightning_gradwatch.probe.hooks import Hook, HookSet
-from lightning_gradwatch.probe.norms import wide_norm
+from lightning_gradwatch.probe.norms import norm_of
 
 
 @dataclass(eq=False, slots=True)
@@ -40,14 +40,14 @@ class _Inflow:
     def add(self, grad: Tensor | None) -> None:
         self.seen += 1
         if grad is not None and self.uses == 1:
-            self.call.into.append(wide_norm(grad))
+            self.call.into.append(norm_of(grad))
             return
         if grad is not None:
             # A copy: the gradient itself is autograd's, which may go on writing to it.
             self.total = grad.clone() if self.total is None else self.total + grad
         if self.seen >= self.uses:
             if self.total is not None:
-                self.call.into.append(wide_norm(self.total))
+                self.call.into.append(norm_of(self.total))
             self.seen, self.total = 0, None
 
 
@@ -108,7 +108,7 @@ class Listeners:
         if not tap.calls or not self._gate.counts():
             return
         with torch.no_grad():
-            norm = wide_norm(grad)
+            norm = norm_of(grad)
         for call, i in tap.calls:
             call.out.append((graph_task(), i, norm))
             self.arrived[call] = None
@@ -165,8 +165,8 @@ class Listeners:
         if grad_in is None or grad_out is None:
             return
         if norms:
-            call.out.append((graph_task(), 0, wide_norm(grad_out)))
-            call.into.append(wide_norm(grad_in))
+            call.out.append((graph_task(), 0, norm_of(grad_out)))
+            call.into.append(norm_of(grad_in))
             self.arrived[call] = None
         if activation is not None:
             units = activations.guess_unit_dim(grad_out.dim(), dim)

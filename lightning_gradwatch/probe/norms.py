@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradwatch.layers import combine_norms
+from lightning_gradwatch.probe import host
 from lightning_gradwatch.probe.host import Host, widen
 from lightning_gradwatch.probe.in_place import read_in_place
 from lightning_gradwatch.sample import Floats
@@ -268,6 +269,26 @@ def _values(grad: Tensor, p: float) -> Tensor:
         # Real and imaginary parts as neighbours have the same 2-norm, and no other.
         return torch.view_as_real(grad.resolve_conj()) if p == 2.0 else grad.abs()
     return grad
+
+
+def norm_of(values: Tensor) -> Tensor | float:
+    """Return the 2-norm of any magnitude: a number where it is at hand, else left on the device.
+
+    Example:
+        >>> norm_of(torch.full((4,), 1e-30))
+        2e-30
+    """
+    narrow = values.dtype in (torch.float32, torch.bfloat16) and values.layout == torch.strided
+    if not (narrow and host.is_at_hand(values)):
+        return wide_norm(values)
+    if not values.numel():
+        return 0.0
+    norm = np.zeros(1)
+    if read_in_place((values,), norm, 2.0):
+        norm[0] = float(_norm_of_one(values.detach(), 2.0))
+        if not _FLOOR[values.dtype] * values.numel() ** 0.5 < norm[0] < np.inf:
+            return float(wide_norm(values))
+    return float(norm[0])
 
 
 def wide_norm(values: Tensor) -> Tensor:

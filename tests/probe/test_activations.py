@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lightning_gradwatch.probe import activations
+from lightning_gradwatch.probe import activations, host
 from lightning_gradwatch.probe.activations import FLAT, of_module, of_node
 from tests.probe.flows import flow_of, row
 
@@ -38,7 +38,7 @@ DYING = [
 def where(request, monkeypatch):
     """Both ways to count, on the same numbers."""
     if request.param == "device":
-        monkeypatch.setattr(activations, "is_at_hand", lambda values: False)
+        monkeypatch.setattr(host, "is_at_hand", lambda values: False)
 
 
 def slope(function, x: torch.Tensor) -> torch.Tensor:
@@ -313,8 +313,8 @@ def test_both_ways_count_the_same(monkeypatch, shape, dtype, activation):
         values.view(-1)[:3] = torch.tensor([math.nan, math.inf, -1.0])
     for tensor in (values, values.transpose(0, -1), values * 1e19 if len(shape) == 2 else values):
         counts = []
-        for host in (True, False):
-            monkeypatch.setattr(activations, "is_at_hand", lambda _, host=host: host)
+        for here in (True, False):
+            monkeypatch.setattr(host, "is_at_hand", lambda _, here=here: here)
             counts.append(activations.by_values(tensor, activation, -1))
         here, there = counts
         assert here.of.keys() == there.of.keys()

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_gradwatch import native
+from lightning_gradwatch.probe import host
 from lightning_gradwatch.probe.host import Host
-from lightning_gradwatch.probe.norms import LARGE, ROW, NormReader
+from lightning_gradwatch.probe.norms import LARGE, ROW, NormReader, norm_of
 
 INF, NAN = float("inf"), float("nan")
 
@@ -142,3 +143,16 @@ def test_gradients_are_not_changed():
     read(grads)
     assert all(torch.equal(a, b) for a, b in zip(grads, copies, strict=True))
     assert [g._version for g in grads] == versions
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30, math.inf, math.nan])
+def test_one_norm_is_the_same_at_hand_and_on_a_device(monkeypatch, scale, dtype):
+    for shape in ((), (0,), (300, 300), (7, 5)):
+        values = (torch.randn(shape) * scale).to(dtype)
+        here = float(norm_of(values.transpose(0, -1) if values.dim() > 1 else values))
+        with monkeypatch.context() as patch:
+            patch.setattr(host, "is_at_hand", lambda _: False)
+            there = norm_of(values)
+        assert isinstance(there, torch.Tensor)
+        assert here == pytest.approx(float(there), rel=1e-5, nan_ok=True)

@@ -24,6 +24,7 @@ from lightning_gradwatch.layers import combine_norms
 from lightning_gradwatch.probe import host
 from lightning_gradwatch.probe.host import Host, widen
 from lightning_gradwatch.probe.in_place import read_in_place
+from lightning_gradwatch.probe.small import read_small
 from lightning_gradwatch.sample import Floats
 
 #: Gradients larger than this are read row by row.
@@ -70,7 +71,7 @@ class NormReader:
             extras as flat float64 arrays.
         """
         norms = np.zeros(len(grads))
-        left = read_in_place(grads, norms, self._p)
+        left = read_small(grads, read_in_place(grads, norms, self._p), norms, self._p)
         if not left:
             return norms, self._host.fetch(extra)
         if len(left) == len(grads):
@@ -275,8 +276,8 @@ def norm_of(values: Tensor) -> Tensor | float:
     """Return the 2-norm of any magnitude: a number where it is at hand, else left on the device.
 
     Example:
-        >>> norm_of(torch.full((4,), 1e-30))
-        2e-30
+        >>> f"{norm_of(torch.full((4,), 1e-30)):.4g}"
+        '2e-30'
     """
     narrow = values.dtype in (torch.float32, torch.bfloat16) and values.layout == torch.strided
     if not (narrow and host.is_at_hand(values)):

@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from torch.nn.functional import cross_entropy
 
 from examples import digits
-from examples.loops import Trained, accuracy, epochs, folder, loop_parser, network, tell
+from examples.loops import Trained, accuracy, batches, folder, loop_parser, network, tell
 from examples.options import Parser, quiet
 from lightning_gradwatch import GradientWatcher
 
@@ -44,18 +44,17 @@ def train(args: Namespace) -> Trained:
     net = network(args.batch_norm)
     model, sgd = fabric.setup(net, torch.optim.SGD(net.parameters(), args.lr))
     training, validation = digits.loaders("vectors")
-    batches = fabric.setup_dataloaders(training)
+    training = fabric.setup_dataloaders(training)
     log_dir = folder(make_arguments(), args)
 
     with GradientWatcher(model, sgd, record=log_dir / "gradwatch") as watcher:
-        for _ in range(epochs(make_arguments(), args)):
-            for x, y in batches:
-                loss = cross_entropy(model(x), y)
-                sgd.zero_grad()
-                fabric.backward(loss)
-                watcher.step(loss=loss)  # before fabric.clip_gradients, and before the step
-                sgd.step()
-            if 0 < args.steps <= len(watcher.history):
+        for x, y in batches(make_arguments(), args, training):
+            loss = cross_entropy(model(x), y)
+            sgd.zero_grad()
+            fabric.backward(loss)
+            watcher.step(loss=loss)  # before fabric.clip_gradients, and before the step
+            sgd.step()
+            if watcher.history.recorded == args.steps:
                 break
     return Trained(watcher, accuracy(net, validation), log_dir)
 

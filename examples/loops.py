@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,9 +71,10 @@ def folder(parser: Parser, args: Namespace) -> Path:
     return args.logdir or Path("runs", parser.example, variant(parser, args))
 
 
-def epochs(parser: Parser, args: Namespace) -> int:
-    """Return how many epochs to train."""
-    return args.epochs or (parser.short if args.quick else parser.full)
+def batches(parser: Parser, args: Namespace, loader: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches of all epochs, one after the other."""
+    for _ in range(args.epochs or (parser.short if args.quick else parser.full)):
+        yield from loader
 
 
 @torch.no_grad()

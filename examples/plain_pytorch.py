@@ -22,7 +22,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from examples import digits
-from examples.loops import Trained, accuracy, epochs, folder, loop_parser, network, tell
+from examples.loops import Trained, accuracy, batches, folder, loop_parser, network, tell
 from examples.options import Parser, quiet
 from lightning_gradwatch import GradientWatcher
 
@@ -44,17 +44,17 @@ def train(args: Namespace) -> Trained:
 
     with GradientWatcher(net, sgd, record=log_dir / "gradwatch") as watcher:
         waiting: list[torch.Tensor] = []
-        for _ in range(epochs(make_arguments(), args)):
-            for x, y in training:
-                loss = cross_entropy(net(x), y) / args.accumulate
-                loss.backward()
-                waiting.append(loss.detach())
-                if len(waiting) == args.accumulate:
-                    watcher.step(loss=torch.stack(waiting).sum())  # before you clip, and step
-                    sgd.step()
-                    sgd.zero_grad()
-                    waiting.clear()
-            if 0 < args.steps <= len(watcher.history):
+        for x, y in batches(make_arguments(), args, training):
+            loss = cross_entropy(net(x), y) / args.accumulate
+            loss.backward()
+            waiting.append(loss.detach())
+            if len(waiting) < args.accumulate:
+                continue
+            watcher.step(loss=torch.stack(waiting).sum())  # before you clip, and before the step
+            sgd.step()
+            sgd.zero_grad()
+            waiting.clear()
+            if watcher.history.recorded == args.steps:
                 break
     return Trained(watcher, accuracy(net, validation), log_dir)
 

@@ -55,6 +55,12 @@ def test_accumulation_makes_fewer_steps(tmp_path):
     assert run.watch.history.loss[0] == pytest.approx(np.log(10), rel=0.1)
 
 
+@pytest.mark.parametrize("example", [plain_pytorch, fabric])
+def test_as_many_steps_as_were_asked_for(example, tmp_path):
+    run = example.train(arguments(example, tmp_path, "--steps", "30"))
+    assert run.watch.history.steps.tolist() == [*range(30)]
+
+
 @pytest.mark.parametrize(
     "words",
     [["examples/distributed.py"], ["-m", "examples.distributed", "--strategy", "fsdp2"]],

@@ -168,7 +168,7 @@ def test_optimizer_that_is_not_torch_s():
         optimizer = kind(net.parameters(), 0.1)
         with (
             warnings.catch_warnings(),
-            GradientWatcher(net, [optimizer], actions=[ClipGradNorm(0.5)], reporters=[]) as watcher,
+            GradientWatcher(net, optimizer, actions=[ClipGradNorm(0.5)], reporters=[]) as watcher,
         ):
             warnings.simplefilter("error")
             for x, y in data():

@@ -116,6 +116,7 @@ def test_strategies_that_are_known_and_not():
         assert reason(known, 2) == ""
     assert reason(Foreign(), 1) == ""  # one process: what is in `.grad` is the whole
     assert "Foreign is not known here" in reason(Foreign(), 2)
+    assert "averages models" in reason(DDPStrategy(model_averaging_period=4), 2)
     # Lightning's own DeepSpeedStrategy is a DDPStrategy.
     assert "DeepSpeed" in reason(type("DeepSpeedStrategy", (DDPStrategy,), {})(), 2)
 

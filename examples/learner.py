@@ -85,7 +85,7 @@ class Learner(pl.LightningModule):
         x, target = batch
         output = self(x)
         self.val_score(output, target)
-        self.log("val_loss", self.loss(output, target))
+        self.log("val_loss", self.loss(output, target), sync_dist=True)
         self.log("val_score", self.val_score, prog_bar=True)
 
     def configure_optimizers(self) -> Any:

@@ -165,6 +165,8 @@ class TrainerView:
                 f"{kinds[0]} is not known here, and what each of its {self._trainer.world_size} "
                 "processes finds in .grad may be a part of the gradient"
             )
+        if getattr(strategy, "_model_averaging_period", None):
+            return f"{kinds[0]} averages models now and then, and gradients differ over its ranks"
         return untrusted(self._module, self.optimizers)
 
     def refuse_actions(self, actions: Sequence[Any]) -> None:

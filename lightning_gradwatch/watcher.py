@@ -108,7 +108,9 @@ class GradientWatcher(Seen):
         )
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        given = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else optimizer or ()
+        given: Sequence[Any] = (
+            (optimizer,) if hasattr(optimizer, "param_groups") else optimizer or ()
+        )
         self._optimizers: list[torch.optim.Optimizer] = [inner_optimizer(o) for o in given]
         self._untrusted = untrusted(model, self._optimizers)
         self._model = inner_module(model)

@@ -73,9 +73,14 @@ def read_facts(
 
 
 def _left_out(module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> tuple[str, ...]:
-    """Name the trainable parameters that no optimizer holds; none if there is no optimizer."""
-    held = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
-    if not held:
+    """Name the trainable parameters that no optimizer holds; none if there is no optimizer.
+
+    None either if an optimizer holds sharded ones that the model does not show: after a validation
+    FSDP2 leaves gathered ones in their place, until the next backward pass.
+    """
+    held = {id(p): p for o in optimizers for group in o.param_groups for p in group["params"]}
+    shown = {id(p) for p in module.parameters()}
+    if not held or any(is_sharded(p) for key, p in held.items() if key not in shown):
         return ()
     named = module.named_parameters()
     return tuple(clean_name(n) for n, p in named if p.requires_grad and id(p) not in held)

@@ -44,7 +44,7 @@ from lightning_gradwatch.probe.hooks import (
     kind_of,
 )
 from lightning_gradwatch.probe.listeners import Listeners
-from lightning_gradwatch.probe.parameters import clean_name
+from lightning_gradwatch.probe.parameters import WRAPPED, clean_name
 from lightning_gradwatch.probe.reading import Reading
 from lightning_gradwatch.probe.sharded import is_sharded
 
@@ -82,7 +82,7 @@ class FlowProbe:
         self._watches = watches
         self._warned = False
         self._split = False
-        self._on_modules = HookSet()
+        self._on_modules = HookSet(on_modules=True)
         self._listeners = Listeners(gate, failed)
         self._forget()
 
@@ -91,6 +91,7 @@ class FlowProbe:
         self._rows: dict[str, Row] = {}
         self._feeds: dict[str, set[str]] = {}
         self._calls = 0
+        self._entered: set[str] = set()
         self._wanted: dict[str, bool] = {}
 
     def _watched(self, name: str) -> bool:
@@ -105,7 +106,12 @@ class FlowProbe:
         if self._on_modules:
             return
         self._forget()
-        modules = [(n, m) for n, m in eager_modules(self._module) if "parametrizations" not in n]
+        modules = [
+            (name, module)
+            for name, module in eager_modules(self._module)
+            # A wrapper has the name of what is inside it, and shows the same.
+            if "parametrizations" not in name and WRAPPED.isdisjoint(module._modules)
+        ]
         modules += self._compiled()
         for name, module in modules:
             before = Hook(self._enter, name, self._failed)
@@ -143,6 +149,7 @@ class FlowProbe:
         """
         if not self._on_modules:
             return _NOTHING
+        self._see_compiled()
         arrived = self._listeners.take()
         reading = Reading([] if self._split else arrived, self._feeds)
         if not keep:
@@ -154,6 +161,7 @@ class FlowProbe:
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         frame = _Frame(clean_name(name) or ROOT)
         self._stack.append(frame)
+        self._entered.add(name)
         self._see_split(module)
         if self._split or not torch.is_grad_enabled():
             return
@@ -170,6 +178,19 @@ class FlowProbe:
             self._functions(stretch.nodes, new, frame.name)
         feeds = self._feeds.setdefault(frame.name, set())
         feeds.update(source for mark in sources for source in mark.names)
+
+    def _see_compiled(self) -> None:
+        """Notice a compiled function that calls modules: their hooks do not run then."""
+        retreat = self._on_modules.retreat
+        if self._warned or retreat is None or not retreat.seen or self._entered:
+            return
+        self._warned = True
+        warnings.warn(
+            "GradWatch: the modules are called by a compiled function, where no hook runs: no "
+            "gradient flow and no activations. Norms of parameters go on.",
+            GradWatchWarning,
+            stacklevel=2,
+        )
 
     def _see_split(self, module: nn.Module) -> None:
         """Notice tensor parallelism: FSDP has put whole parameters in place by the forward pass.

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_gradwatch.probe.compiling import Retreat
+
 
 class _Inert:
     """What a copied hook becomes."""
@@ -62,16 +64,26 @@ class Hook:
 
 
 class HookSet:
-    """Every hook of one purpose, with one way out."""
+    """Every hook of one purpose, with one way out.
 
-    def __init__(self) -> None:
+    Args:
+        on_modules: They sit on modules, and get out of the way of torch.compile.
+
+    Attributes:
+        retreat: How they do that; None for hooks on tensors and nodes.
+    """
+
+    def __init__(self, on_modules: bool = False) -> None:
         self._hooks: list[tuple[Hook, RemovableHandle]] = []
+        self.retreat = Retreat(self._handles) if on_modules else None
 
     def __bool__(self) -> bool:
         return bool(self._hooks)
 
     def add(self, hook: Hook, handle: RemovableHandle) -> None:
         """Remember a hook that was registered."""
+        if self.retreat is not None and not self._hooks:
+            self.retreat.begin()
         self._hooks.append((hook, handle))
 
     def remove(self) -> None:
@@ -80,6 +92,11 @@ class HookSet:
             hook.call = None
             handle.remove()
         self._hooks.clear()
+        if self.retreat is not None:
+            self.retreat.end()
+
+    def _handles(self) -> list[RemovableHandle]:
+        return [handle for _, handle in self._hooks]
 
 
 def is_compiled(module: nn.Module) -> bool:

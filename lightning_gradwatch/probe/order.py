@@ -19,7 +19,7 @@ class ExecutionOrder:
     """
 
     def __init__(self, module: nn.Module, failed: Callable[[Exception], None]) -> None:
-        self._hooks = HookSet()
+        self._hooks = HookSet(on_modules=True)
         self._called: dict[str, None] = {}
         for name, child in eager_modules(module):
             if next(child.parameters(recurse=False), None) is not None or _is_parametrised(child):

@@ -18,17 +18,20 @@ from lightning_gradwatch.layers import ROOT, Layout
 from lightning_gradwatch.probe.gathered import Gatherer, Gradients, Held
 from lightning_gradwatch.probe.sharded import is_sharded
 
-#: Wrappers that put their name between the user's names.
-_WRAPPERS = (
-    "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_forward_module.",
-)  # fmt: skip
+#: What wrappers call the module inside them, which stands between the user's names.
+WRAPPED = frozenset(
+    {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
+)
 
 
 def clean_name(name: str) -> str:
-    """Return a dotted name as the user wrote it, without the names of wrappers."""
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name
+    """Return a dotted name as the user wrote it, without the names of wrappers.
+
+    Example:
+        >>> clean_name("block.0._checkpoint_wrapped_module.weight")
+        'block.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in WRAPPED)
 
 
 def layer_of_parameter(name: str) -> str:

@@ -41,7 +41,7 @@ class TimeProbe:
         self._module = module
         self._failed = failed
         self._counts = counts
-        self._hooks = HookSet()
+        self._hooks = HookSet(on_modules=True)
         self._squares: dict[str, Tensor] = {}
 
     def arm(self) -> None:

@@ -47,6 +47,7 @@ class ShardedNorms:
         self._p = norm_type
         self._parameters: list[Any] = [parameter for parameter, _ in spread]
         self._device = _device_of(self._parameters[0])
+        self._there: tuple[tuple[bool, ...], Tensor] | None = None
         places: dict[Any, list[int]] = {}
         for i, parameter in enumerate(self._parameters):
             for dim, placement in enumerate(parameter.placements):
@@ -78,8 +79,7 @@ class ShardedNorms:
             vector[-1] = 1.0
         else:
             vector[:count] = torch.stack([self._power(p) for p in self._parameters])
-            there = [float(p.grad is not None) for p in self._parameters]
-            vector[count:-1] = torch.tensor(there, dtype=torch.float64)
+            vector[count:-1] = self._presence()
         operation = dist.ReduceOp.MAX if math.isinf(self._p) else dist.ReduceOp.SUM
         for group, places in self._stages:
             part = vector if places is None else vector[places]
@@ -87,6 +87,14 @@ class ShardedNorms:
             if places is not None:
                 vector[places] = part
         return vector
+
+    def _presence(self) -> Tensor:
+        """Which parameters have a gradient here; sent to the device only when that has changed."""
+        there = tuple(p.grad is not None for p in self._parameters)
+        if self._there is None or self._there[0] != there:
+            sent = torch.tensor(there, dtype=torch.float64).to(self._device)
+            self._there = (there, sent)
+        return self._there[1]
 
     def _power(self, parameter: Any) -> Tensor:
         """Power sum of the local shard (or its maximum), in float64."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from lightning_gradwatch.probe.sharded import is_sharded
+
 DEEPSPEED = "DeepSpeed keeps gradients inside its engine, in buffers and pieces of its own"
 FSDP1 = (
     "FSDP1 keeps gradients as pieces of flat parameters. Use FSDP2 (ModelParallelStrategy with "
@@ -34,7 +36,8 @@ def untrusted(module: nn.Module, optimizers: Sequence[Any]) -> str:
     ours = {id(p) for p in parameters}
     for optimizer in optimizers:
         held = [p for group in optimizer.param_groups for p in group["params"]]
-        if held and ours.isdisjoint(map(id, held)):
+        # After a validation FSDP2 shows gathered parameters, until the next backward pass.
+        if held and ours.isdisjoint(map(id, held)) and not any(map(is_sharded, held)):
             return (
                 f"{type(optimizer).__name__} holds no parameter of the model, but copies of its "
                 "own, whose gradients belong to no layer"

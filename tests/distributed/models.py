@@ -80,16 +80,21 @@ class Model(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return mean_square(self.net, batch)
 
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        mean_square(self.net, batch)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), RATE)
 
 
-def fit(model: Any, watch: GradWatch | None, data: Any, **arguments: Any) -> pl.Trainer:
+def fit(
+    model: Any, watch: GradWatch | None, data: Any, validated: bool = False, **arguments: Any
+) -> pl.Trainer:
     callbacks = [*arguments.pop("callbacks", ()), *([watch] if watch else [])]
     quiet = {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False,
              "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
     trainer = pl.Trainer(**({"logger": False} | quiet | arguments), callbacks=callbacks)
-    trainer.fit(model, data)
+    trainer.fit(model, data, data if validated else None)
     return trainer
 
 

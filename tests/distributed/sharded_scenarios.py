@@ -67,6 +67,12 @@ def sharded(net: nn.Sequential, mesh: Any) -> nn.Sequential:
     return net
 
 
+def sharded_as_one(net: nn.Sequential, mesh: Any) -> nn.Sequential:
+    """All parameters in one group, which stays gathered after a forward pass alone."""
+    fully_shard(net, mesh=mesh)
+    return net
+
+
 def split(net: nn.Sequential, mesh: Any) -> nn.Sequential:
     # LayerNorm and the last layer are replicated: theirs must not be summed.
     parallelize_module(net, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
@@ -81,11 +87,14 @@ def strategy(data: int, tensor: int) -> ModelParallelStrategy:
 
 KINDS: dict[str, tuple[Callable[[Any], nn.Module], tuple[int, int]]] = {
     "fsdp": (lambda m: sharded(network(), m.device_mesh["data_parallel"]), (2, 1)),
+    "one": (lambda m: sharded_as_one(network(), m.device_mesh["data_parallel"]), (2, 1)),
     "tensor": (lambda m: split(network(), m.device_mesh["tensor_parallel"]), (1, 2)),
 }
 
 
-def in_trainer(kind: str, clip: str = "", **arguments: Any) -> Callable[[Path], dict[str, Any]]:
+def in_trainer(
+    kind: str, clip: str = "", validated: bool = False, **arguments: Any
+) -> Callable[[Path], dict[str, Any]]:
     def scenario(place: Path) -> dict[str, Any]:
         configure, sizes = KINDS[kind]
         actions = [ClipGradNorm(CLIP)] if clip == "ours" else []
@@ -94,13 +103,15 @@ def in_trainer(kind: str, clip: str = "", **arguments: Any) -> Callable[[Path], 
             fit(
                 Model(configure), watch, loader(), devices=2, strategy=strategy(*sizes),
                 use_distributed_sampler=False,  # every process sees all: equal to one process
+                validated=validated, val_check_interval=2 if validated else None,
                 gradient_clip_val=CLIP if clip == "trainer" else None,
             )  # fmt: skip
         norms = float(watch._engine.settings.norm_type)
         truth = alone(batches(), clip=CLIP if clip else None)
         if norms != 2.0:
             truth = {}
-        return told(watch) | {"reductions": made, "truth": truth, "healthy": watch.healthy}
+        left_out = list(watch._engine.diagnosis.facts.left_out)
+        return told(watch) | {"reductions": made, "truth": truth, "left_out": left_out}
 
     return scenario
 
@@ -213,6 +224,8 @@ def sequence_parallel(place: Path) -> dict[str, Any]:
 
 SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "fsdp": in_trainer("fsdp"),
+    "fsdp-validated": in_trainer("fsdp", "trainer", validated=True),
+    "one-validated": in_trainer("one", "trainer", validated=True),
     "fsdp-trainer": in_trainer("fsdp", "trainer"),
     "fsdp-ours": in_trainer("fsdp", "ours"),
     "fsdp-largest": largest,

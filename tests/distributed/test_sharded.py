@@ -51,6 +51,14 @@ def test_norms_equal_those_of_one_process_by_one_reduction(two: Stories, kind: s
         assert [n for n in rank["reductions"] if n not in acting] == [size] * 6
 
 
+@pytest.mark.parametrize("kind", ["fsdp-validated", "one-validated"])
+def test_validation_that_leaves_parameters_gathered(two: Stories, kind: str) -> None:
+    """Before the first step and in between: FSDP2 puts other parameters in place meanwhile."""
+    assert_as_in_one_process(two[kind])
+    for rank in two[kind]:
+        assert rank["left_out"] == rank["findings"] == rank["said"] == []
+
+
 def test_a_norm_that_others_clip_is_read_again_after_the_step(two: Stories) -> None:
     assert_as_in_one_process(two["fsdp-trainer"])
     assert max(two["fsdp-trainer"][0]["clipped"]) == pytest.approx(0.3, rel=1e-6)

@@ -116,6 +116,7 @@ def test_strategies_that_are_known_and_not():
         assert reason(known, 2) == ""
     assert reason(Foreign(), 1) == ""  # one process: what is in `.grad` is the whole
     assert "Foreign is not known here" in reason(Foreign(), 2)
+    assert "averages models" in reason(DDPStrategy(model_averaging_period=4), 2)
     # Lightning's own DeepSpeedStrategy is a DDPStrategy.
     assert "DeepSpeed" in reason(type("DeepSpeedStrategy", (DDPStrategy,), {})(), 2)
 
@@ -168,7 +169,7 @@ def test_optimizer_that_is_not_torch_s():
         optimizer = kind(net.parameters(), 0.1)
         with (
             warnings.catch_warnings(),
-            GradientWatcher(net, [optimizer], actions=[ClipGradNorm(0.5)], reporters=[]) as watcher,
+            GradientWatcher(net, optimizer, actions=[ClipGradNorm(0.5)], reporters=[]) as watcher,
         ):
             warnings.simplefilter("error")
             for x, y in data():

@@ -76,6 +76,14 @@ def test_large_tensors_lose_no_digits(dtype, scale):
     assert read([grad])[0] == pytest.approx(reference(grad, 2.0), rel=1e-5)
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0])
+@pytest.mark.parametrize("size", [500, LARGE, LARGE + 1, 65_536, 70_000, 1_000_000])
+def test_equal_elements_whose_roundings_add_up(size, p):
+    for value in (1.01, 1.1, 1.37, 1.9):
+        grad = torch.full((size,), value)
+        assert read([grad, grad], p)[1] == pytest.approx(reference(grad, p), rel=1e-5)
+
+
 def test_half_precision_does_not_overflow():
     grad = torch.full((1_000_000,), 65504.0, dtype=torch.float16)
     assert read([grad])[0] == pytest.approx(65504e3, rel=1e-5)

@@ -1,0 +1,1 @@
+"""What watching costs: models, peers, and the instrument that times whole training steps."""

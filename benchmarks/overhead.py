@@ -86,6 +86,8 @@ def measure(
                 found[model].append(lanes.measure(model, variants, steps, round_, told))
                 loads.append(machine.load())
                 bar.remove_task(task)
+                if not console.is_terminal:  # no bar is drawn there
+                    console.print(f"{model}: round {round_ + 1} of {rounds} is done")
     return {model: sheet(done) for model, done in found.items()}, loads
 
 

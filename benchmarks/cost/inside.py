@@ -44,9 +44,12 @@ class Timed(pl.Callback):
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Time what is hooked into the optimizers: it has been by now."""
         for optimizer in trainer.optimizers:
-            hooks = optimizer._optimizer_step_post_hooks
-            for key, hook in hooks.items():
-                hooks[key] = self._timed(hook)
+            for hooks in (
+                optimizer._optimizer_step_pre_hooks,
+                optimizer._optimizer_step_post_hooks,
+            ):
+                for key, hook in hooks.items():
+                    hooks[key] = self._timed(hook)
 
     def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:

@@ -135,6 +135,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         shown.append(remember(args.models, WARM_UP + args.steps))
     given = list(sys.argv[1:] if argv is None else argv)
     about = machine.about("benchmarks.overhead", given, loads)
+    if args.steps % 50:
+        about += (
+            " **The window is no whole number of intervals of 50 steps: what comes once in one is "
+            "weighed wrongly.**"
+        )
     show(shown)
     Console().print(about, highlight=False)
     if args.save:

@@ -1,191 +1,151 @@
-"""What watching costs: the whole training step with GradWatch beside the step without.
+"""What watching costs: whole training steps with GradWatch, its parts and its peers beside plain.
 
-    python -m benchmarks.overhead [--rounds 5] [--steps 60]
+    python -m benchmarks.overhead [--rounds 3] [--models mlp many] [--variants ours parts] [--save]
 
-One process, one thread. Each round fits every model with every variant for a while, in random
-order; the figure is the median CPU time (all threads of the process) from one
-`on_train_batch_start` to the next, and its ratio to plain training in the same round.
-`plain (again)` is the control: how far two equal things differ here.
+One process, one thread. In each round every variant gets a training of its own; all are alive at
+once and make their steps in turn, in random order, so that what else the machine does falls on all
+alike. A window of 50 steps is measured, which holds every kind of step that comes by itself: looks
+into the backward pass, weight changes, logging. Times are CPU time of the process, threads that
+write included, and time on the clock.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import random
-import statistics
-import tempfile
-import time
-import warnings
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-import pytorch_lightning as pl
-import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import grad_norm
-from torch import Tensor, nn
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightning_gradwatch import GradWatch
-from lightning_gradwatch.actions import ClipGradNorm
+from benchmarks.cost import lanes, machine, memory
+from benchmarks.cost.figures import Group, Sheet, sheet
+from benchmarks.cost.models import MODELS
+from benchmarks.cost.output import document, show
+from benchmarks.cost.sheets import Table, tables
+from benchmarks.cost.variants import AGAIN, PLAIN, VARIANTS, WARM_UP, Variant
 
+RESULTS = Path(__file__).parent / "results" / "overhead.md"
 
-class Mlp(nn.Module):
-    """Twenty layers of 256: 40 parameters, 1.3 million numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers = [m for _ in range(20) for m in (nn.Linear(256, 256), nn.ReLU())]
-        self.net = nn.Sequential(*layers)
-        for layer in self.net[::2]:
-            nn.init.kaiming_normal_(layer.weight)
-
-    def forward(self) -> Tensor:
-        """Loss of one batch of 64."""
-        return (self.net(torch.randn(64, 256)) - 1).square().mean()
-
-
-class Many(nn.Module):
-    """520 small layers: 1040 parameters, where the number of tensors is the cost."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(nn.Linear(32, 16) for _ in range(520))
-
-    def forward(self) -> Tensor:
-        """Loss of one batch of 32."""
-        x = torch.randn(32, 32)
-        return torch.stack([part(x) for part in self.parts]).square().mean()
-
-
-class Transformer(nn.Module):
-    """Four layers of width 192, 64 tokens: the usual proportions, small enough for a CPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(192, 6, 768, 0.0, batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
-        self.head = nn.Linear(192, 100)
-
-    def forward(self) -> Tensor:
-        """Loss of one batch of 8."""
-        out = self.head(self.encoder(torch.randn(8, 64, 192)))
-        return nn.functional.cross_entropy(out.flatten(0, 1), torch.randint(100, (512,)))
-
-
-MODELS: dict[str, Callable[[], nn.Module]] = {"mlp": Mlp, "many": Many, "transformer": Transformer}
-
-
-class Task(pl.LightningModule):
-    """Trains one of the models on numbers made on the spot."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """One step."""
-        return self.model()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW that leaves the weights where they are, so that every round sees the same."""
-        return torch.optim.AdamW(self.parameters(), lr=0.0, weight_decay=0.0)
-
-
-class Recipe(Task):
-    """The same with the recipe of Lightning's documentation."""
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Log the norm of every gradient."""
-        self.log_dict(grad_norm(self.model, norm_type=2))
-
-
-class Clock(pl.Callback):
-    """CPU time of each whole step; first in the list, so that everything lies between two reads."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Note the time."""
-        self.times.append(time.process_time())
-
-    def median(self) -> float:
-        """Median step in milliseconds, without the first twelve."""
-        steps = [b - a for a, b in zip(self.times[12:], self.times[13:], strict=False)]
-        return 1e3 * statistics.median(steps)
-
-    def mean(self) -> float:
-        """Mean step in milliseconds, sampled steps and logging included."""
-        return 1e3 * (self.times[-1] - self.times[12]) / (len(self.times) - 13)
-
-
-def fit(name: str, variant: str, steps: int) -> Clock:
-    """Train for a while and return the clock."""
-    clock = Clock()
-    callbacks: list[pl.Callback] = [clock]
-    if variant == "GradWatch()":
-        callbacks.append(GradWatch())
-    elif variant == "GradWatch(ClipGradNorm)":
-        callbacks.append(GradWatch(actions=[ClipGradNorm(1e6)]))
-    with tempfile.TemporaryDirectory() as place:
-        trainer = pl.Trainer(
-            max_steps=steps, accelerator="cpu", logger=TensorBoardLogger(place),
-            callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False,
-            gradient_clip_val=1e6 if variant == "Trainer(gradient_clip_val)" else None,
-        )  # fmt: skip
-        loader = torch.utils.data.DataLoader(torch.zeros(steps, 1))
-        task = Recipe if variant == "self.log_dict(grad_norm)" else Task
-        trainer.fit(task(MODELS[name]()), loader)
-    return clock
-
-
-VARIANTS = (
-    "plain",
-    "plain (again)",
-    "GradWatch()",
-    "GradWatch(ClipGradNorm)",
-    "Trainer(gradient_clip_val)",
-    "self.log_dict(grad_norm)",
+METHOD = (
+    "One process; every variant is a `Trainer.fit` of its own with torch's AdamW, nothing logged "
+    "and a TensorBoard logger, and their steps take turns in random order. {rounds} rounds of "
+    "{steps} measured steps after {warm_up} others. Each figure is the median over the rounds of "
+    "each step, then the mean or the median over the steps."
 )
 
 
-def main() -> None:
-    """Measure and print a table in markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=112, help="steps of each fit, >= 30")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    for log in ("pytorch_lightning", "lightning.pytorch", "lightning_gradwatch"):
-        logging.getLogger(log).setLevel(logging.ERROR)
+def chosen(names: Sequence[str]) -> list[Variant]:
+    """Return the variants of these groups or names, plain training and its control always.
 
-    ratios: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    plain: dict[str, list[float]] = {name: [] for name in args.models}
-    for round_ in range(args.rounds):
-        for name in args.models:
-            order = random.Random(round_).sample(VARIANTS, len(VARIANTS))
-            clocks = {variant: fit(name, variant, args.steps) for variant in order}
-            base = clocks["plain"]
-            plain[name].append(base.median())
-            for variant, clock in clocks.items():
-                pair = (clock.median() / base.median(), clock.mean() / base.mean())
-                ratios.setdefault((name, variant), []).append(pair)
-        print(f"round {round_ + 1} of {args.rounds}", flush=True)
+    Raises:
+        ValueError: A name is neither.
+    """
+    known = {*VARIANTS, *(variant.group for variant in VARIANTS.values())}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name!r} is none of {', '.join(sorted(known))}")
+    return [
+        variant
+        for variant in VARIANTS.values()
+        if not names or variant.name in (PLAIN, AGAIN, *names) or variant.group in names
+    ]
 
-    titles = [f"{n} ({statistics.median(plain[n]):.1f} ms)" for n in args.models]
-    print("\n| whole step, ratio to plain: median (mean) | " + " | ".join(titles) + " |")
-    print("| --- |" + " --- |" * len(titles))
-    for variant in VARIANTS[1:]:
-        cells = []
-        for name in args.models:
-            pairs = ratios[name, variant]
-            median = statistics.median(m for m, _ in pairs)
-            cells.append(f"{median:.2f} ({statistics.median(m for _, m in pairs):.2f})")
-        print(f"| {variant} | " + " | ".join(cells) + " |")
+
+def measure(
+    models: Sequence[str], variants: Sequence[Variant], rounds: int, steps: int
+) -> tuple[dict[str, Sheet], list[float]]:
+    """Measure everything, with a progress bar.
+
+    Returns:
+        The figures of each model, and how busy the machine was at the end of each round.
+    """
+    lanes.silence()
+    found: dict[str, list[list[Group]]] = {model: [] for model in models}
+    loads = [machine.load()]
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    # Drawn between steps only: a thread that draws would be counted with the step it falls into.
+    console = Console(file=sys.stderr)
+    with Progress(
+        *columns, TimeRemainingColumn(), auto_refresh=False, console=console,
+        redirect_stdout=False, redirect_stderr=False,
+    ) as bar:  # fmt: skip
+        for round_ in range(rounds):
+            for model in models:
+                trainings = sum(len(group) for group in lanes.groups(model, variants))
+                task = bar.add_task(
+                    f"{model}, round {round_ + 1} of {rounds}",
+                    total=trainings * (WARM_UP + steps),
+                )
+
+                def told(made: int, task: object = task) -> None:
+                    bar.update(task, advance=made)  # type: ignore[arg-type]
+                    bar.refresh()
+
+                found[model].append(lanes.measure(model, variants, steps, round_, told))
+                loads.append(machine.load())
+                bar.remove_task(task)
+                if not console.is_terminal:  # no bar is drawn there
+                    console.print(f"{model}: round {round_ + 1} of {rounds} is done")
+    return {model: sheet(done) for model, done in found.items()}, loads
+
+
+def remember(models: Sequence[str], steps: int) -> Table:
+    """Measure memory, each figure in a process of its own."""
+    rows = []
+    with Progress(console=Console(file=sys.stderr)) as bar:
+        for model in bar.track(models, description="memory"):
+            rows.append(memory.row(model, MODELS[model].title, steps))
+    return Table(
+        "Memory",
+        memory.HEADS,
+        rows,
+        f"Peak of a process that trains for {steps} steps, median of three; and what we hold at "
+        "its end. History and recording have their room from the start: they grow no further. A "
+        "copy of the gradients would show in `more` as their size.",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the tables, keep them if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=50, help="measured steps of each training")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument(
+        "--variants", nargs="+", default=[], metavar="NAME",
+        help="groups (ours, parts, peers, inside) or names; all if not given",
+    )  # fmt: skip
+    parser.add_argument("--no-memory", action="store_true", help="leave memory out")
+    parser.add_argument("--save", action="store_true", help=f"write results/{RESULTS.name}")
+    args = parser.parse_args(argv)
+    try:
+        variants = chosen(args.variants)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.rounds < 1 or args.steps < 1:
+        parser.error("--rounds and --steps must be at least 1")
+
+    sheets, loads = measure(args.models, variants, args.rounds, args.steps)
+    shown = tables(sheets)
+    if not args.no_memory:
+        shown.append(remember(args.models, WARM_UP + args.steps))
+    given = list(sys.argv[1:] if argv is None else argv)
+    about = machine.about("benchmarks.overhead", given, loads)
+    if args.steps % 50:
+        about += (
+            " **The window is no whole number of intervals of 50 steps: what comes once in one is "
+            "weighed wrongly.**"
+        )
+    show(shown)
+    Console().print(about, highlight=False)
+    if args.save:
+        method = METHOD.format(rounds=args.rounds, steps=args.steps, warm_up=WARM_UP)
+        text = document("What watching costs", about, method, shown)
+        RESULTS.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

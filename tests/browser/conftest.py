@@ -18,6 +18,7 @@ from tests.browser.recordings import (
     write_bad,
     write_known,
     write_spike,
+    write_turns,
 )
 from tests.tensorboard.serving import serving
 
@@ -71,6 +72,7 @@ def logs(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_known(root / "torn" / "gradwatch")
     tear(root / "torn" / "gradwatch")
     write_bad(root)
+    write_turns(root / "turns" / "gradwatch")
     return root
 
 

@@ -74,6 +74,22 @@ def write_spike(folder: Path) -> None:
     writer.close([])
 
 
+def write_turns(folder: Path) -> None:
+    """Two networks that train by turns, one layer frozen, one zero, one that joins half-way."""
+    writer = RecordingWriter(folder, buffer_rows=8)
+    for step in range(80):
+        first = step % 2 == 0
+        norms: dict[str, float | None] = {
+            "g.weight": 1.0 if first else None,
+            "d.weight": None if first else 1.0,
+            "frozen.weight": None,
+            "zero.weight": 0.0,
+        }
+        late: dict[str, float | None] = {"late.weight": 1.0} if step >= 40 else {}
+        writer.add(make_sample(step, norms | late, optimizer=step % 2, loss=1.0, lr=0.1))
+    writer.close([])
+
+
 def tear(folder: Path) -> None:
     """Cut the last bytes off the steps, as a kill did an hour ago."""
     table = folder / "segment-0000.steps.npy"
@@ -92,6 +108,7 @@ def write_bad(root: Path) -> None:
         ODD_RUN: {f"{ODD_LAYER}.weight": 1.0},
         "all nan": {"a.weight": float("nan"), "b.weight": float("nan")},
         "no gradient": {"a.weight": None},
+        "all zero": {"a.weight": 0.0, "b.weight": 0.0},
     }
     for name, norms in bad.items():
         writer = RecordingWriter(root / name / "gradwatch")

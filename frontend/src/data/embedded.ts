@@ -118,7 +118,7 @@ async function unpack(text: string): Promise<BinMap> {
   return decodeMap(await new Response(stream).arrayBuffer());
 }
 
-/** In the planes -Infinity stands for nothing; in JSON null does. */
+/** In the planes -Infinity stands for nothing measured; in JSON null does. */
 function asJson(value: number): JsonNumber {
   return value === -Infinity ? null : value;
 }

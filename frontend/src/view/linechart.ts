@@ -1,7 +1,8 @@
 // A line over steps, drawn by uPlot: the mean of each bin as a line, its range as a band.
 import uPlot from "uplot";
 import { binEnds } from "../map/columns";
-import type { BinMap } from "../data/types";
+import { fillTurns } from "../map/turns";
+import { isNumber, type BinMap } from "../data/types";
 import { formatNumber, formatPower, mantissaTicks, powerTicks, stepTicks } from "../model/numbers";
 import { style } from "./dom";
 
@@ -45,8 +46,9 @@ export class LineChart {
   private plot: uPlot | undefined;
   private input: ChartInput | undefined;
   private shape = "";
-  /** Bins that hold NaN or Inf, as ranges of steps. */
+  /** Bins that hold NaN or Inf, and those that hold a zero which has no logarithm, as ranges of steps. */
   private broken: (readonly [number, number])[] = [];
+  private zeros: (readonly [number, number])[] = [];
 
   constructor(
     private readonly host: HTMLElement,
@@ -75,11 +77,17 @@ export class LineChart {
     this.plot = undefined;
   }
 
-  private values({ map, lines, log }: ChartInput): uPlot.AlignedData {
+  /** Whether it has bars at its lower edge for what is exactly zero. */
+  get hasZeros(): boolean {
+    return this.zeros.length > 0;
+  }
+
+  private values({ map: given, lines, log }: ChartInput): uPlot.AlignedData {
+    const map = fillTurns(given);
     const ends = binEnds(map);
     const x = map.first.map((first, bin) => (first + map.last[bin]! + 1) / 2);
     const show = (value: number): number | null => {
-      if (!Number.isFinite(value) || (log && value <= 0)) return null;
+      if (!isNumber(value) || (log && value <= 0)) return null;
       return log ? Math.log10(value) : value;
     };
     const planes = [map.planes.mean, map.planes.min, map.planes.max].map(
@@ -89,12 +97,15 @@ export class LineChart {
       planes.map((plane) => x.map((_, bin) => show(plane?.[row * map.bins + bin] ?? Number.NaN))),
     );
     this.broken = [];
+    this.zeros = [];
     for (const { row } of lines) {
       for (let bin = 0; bin < map.bins; bin++) {
         const value = map.planes.extreme?.[row * map.bins + bin] ?? 0;
         if (Number.isNaN(value) || value === Infinity) {
           this.broken.push([map.first[bin]!, ends[bin]!]);
         }
+        const least = (map.planes.min ?? map.planes.extreme)?.[row * map.bins + bin];
+        if (log && least === 0) this.zeros.push([map.first[bin]!, ends[bin]!]);
       }
     }
     return [x, ...columns] as uPlot.AlignedData;
@@ -195,11 +206,17 @@ export class LineChart {
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
     const ratio = devicePixelRatio;
-    ctx.fillStyle = style("--nan");
-    for (const [first, end] of this.broken) {
-      const left = u.valToPos(first, "x", true);
-      const width = Math.max(2 * ratio, u.valToPos(end, "x", true) - left);
-      ctx.fillRect(left, bbox.top, width, 4 * ratio);
+    const bar = 4 * ratio;
+    const edges = [
+      ["--nan", this.broken, bbox.top],
+      ["--zero", this.zeros, bbox.top + bbox.height - bar],
+    ] as const;
+    for (const [colour, ranges, top] of edges) {
+      ctx.fillStyle = style(colour);
+      for (const [first, end] of ranges) {
+        const left = u.valToPos(first, "x", true);
+        ctx.fillRect(left, top, Math.max(2 * ratio, u.valToPos(end, "x", true) - left), bar);
+      }
     }
     for (const { step, colour, dashed } of this.input?.marks ?? []) {
       const x = Math.round(u.valToPos(step + 0.5, "x", true));

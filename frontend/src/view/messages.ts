@@ -37,7 +37,7 @@ export function messagesOf(now: Situation): readonly string[] {
   texts.push(...problems);
   for (const { run, steps, series } of runs) {
     if (steps > 0 && mapsOf(series).length === 0) {
-      texts.push(`In "${run}" no layer has had a gradient other than zero, so there is no map.`);
+      texts.push(`In "${run}" no layer has had a gradient, so there is no map.`);
     }
   }
   return texts;
@@ -74,9 +74,9 @@ export function spoken({ run, series, finding, model }: Shown, state: ViewState)
     told === undefined ? "" : `${told.title}, ${told.where}`,
     layer ?? "",
     step === null ? "" : `step ${formatStep(step)}`,
-    row < 0 || values === undefined
+    row < 0 || values === undefined || values === null
       ? ""
-      : `${titleOf(series)} ${formatNumber(toNumber(values[row]))}`,
+      : `${titleOf(series)} ${values[row] === null ? "not measured" : formatNumber(toNumber(values[row]))}`,
   ];
   return parts.filter((part) => part !== "").join(", ");
 }

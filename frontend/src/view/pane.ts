@@ -67,7 +67,6 @@ export class Pane {
     const { run, series, model, arrangement, medians } = shown;
     setText(this.title, named ? run.run : `${titleOf(series)} by ${rowWord(series.name)} and step`);
     setText(this.subtitle, this.describe());
-    this.legend.update(shown, scene);
     const map = model.map.value;
     const width = this.width;
     if (map !== undefined && width > this.gutter && model.mapSeries === series.name) {
@@ -85,6 +84,7 @@ export class Pane {
         gutter: this.gutter,
         chosen: scene.state.layer,
       });
+      this.legend.update(shown, scene, this.heat.seen);
       this.drawOverlay();
       this.marks.update(shown, scene, width, (step) => this.heat.xOf(step));
     }
@@ -157,7 +157,7 @@ export class Pane {
     const line = this.heat.lineAt(hover.y);
     const step = this.heat.stepAt(hover.x);
     const row = arrangement.order[line] ?? 0;
-    setText(this.tip, tipText(series.rows[row]!, map, row, step));
+    setText(this.tip, tipText(series, map, row, step));
     const flip = hover.x > this.width / 2;
     this.tip.style.left = flip ? "" : `${hover.x + 14}px`;
     this.tip.style.right = flip ? `${this.width - hover.x + 14}px` : "";

@@ -49,7 +49,7 @@ def browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        _miss("no Playwright: pip install playwright, or .ci/browser")
+        _miss("no Playwright: it is in the extra `development` of setup.cfg")
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         _miss("no Chromium: apt-get install chromium, or .ci/browser")

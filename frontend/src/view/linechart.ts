@@ -3,7 +3,8 @@ import uPlot from "uplot";
 import { binEnds } from "../map/columns";
 import { fillTurns } from "../map/turns";
 import { isNumber, type BinMap } from "../data/types";
-import { formatNumber, formatPower, mantissaTicks, powerTicks, stepTicks } from "../model/numbers";
+import { stepTicks } from "../model/numbers";
+import { label, padded, ticks } from "./axes";
 import { style } from "./dom";
 
 /** One line; `colour` is a custom property. */
@@ -47,8 +48,10 @@ export class LineChart {
   private input: ChartInput | undefined;
   private shape = "";
   /** Bins that hold NaN or Inf, and those that hold a zero which has no logarithm, as ranges of steps. */
-  private broken: (readonly [number, number])[] = [];
-  private zeros: (readonly [number, number])[] = [];
+  private broken: [number, number][] = [];
+  private zeros: [number, number][] = [];
+  /** Whether any value has a place on the scale: without one, its labels would mean nothing. */
+  private scaled = false;
 
   constructor(
     private readonly host: HTMLElement,
@@ -102,12 +105,13 @@ export class LineChart {
       for (let bin = 0; bin < map.bins; bin++) {
         const value = map.planes.extreme?.[row * map.bins + bin] ?? 0;
         if (Number.isNaN(value) || value === Infinity) {
-          this.broken.push([map.first[bin]!, ends[bin]!]);
+          addRange(this.broken, map.first[bin]!, ends[bin]!);
         }
         const least = (map.planes.min ?? map.planes.extreme)?.[row * map.bins + bin];
-        if (log && least === 0) this.zeros.push([map.first[bin]!, ends[bin]!]);
+        if (log && least === 0) addRange(this.zeros, map.first[bin]!, ends[bin]!);
       }
     }
+    this.scaled = columns.some((column) => column.some((value) => value !== null));
     return [x, ...columns] as uPlot.AlignedData;
   }
 
@@ -154,7 +158,8 @@ export class LineChart {
           ...axis,
           grid,
           size: gutter,
-          splits: (_u, _i, low, high) => ticks(low, high, input.log, this.options.height),
+          splits: (_u, _i, low, high) =>
+            this.scaled ? ticks(low, high, input.log, this.options.height) : [],
           values: (_, splits) => splits.map((value) => label(value, input.log)),
         },
       ],
@@ -232,41 +237,14 @@ export class LineChart {
   }
 }
 
+/** Adds a range of steps; one that goes on where the last one ends makes that longer. */
+function addRange(ranges: [number, number][], first: number, end: number): void {
+  const last = ranges.at(-1);
+  if (last?.[1] === first) last[1] = end;
+  else ranges.push([first, end]);
+}
+
 /** Makes a colour of the style sheet, which is #rrggbb, see-through. */
 function fade(colour: string): string {
   return `${style(colour)}48`;
-}
-
-/** Leaves air above and below; a constant line stands in the middle. */
-function padded(low: number | null, high: number | null, log: boolean): [number, number] {
-  if (low === null || high === null) return log ? [-1, 1] : [0, 1];
-  const least = log ? 0.4 : Math.max(1e-12, 0.05 * Math.max(Math.abs(low), Math.abs(high)));
-  const air = Math.max(0.08 * (high - low), (least - (high - low)) / 2);
-  return [low - air, high + air];
-}
-
-function ticks(low: number, high: number, log: boolean, height: number): number[] {
-  const most = Math.max(2, Math.floor(height / 26));
-  if (log) {
-    // Two labels at least, or nobody knows how tall the curve is.
-    for (let count = most; count < most + 4; count++) {
-      const powers = powerTicks(low, high, count);
-      if (powers.length > 1) return [...powers];
-    }
-    const between = mantissaTicks(low, high);
-    if (between.length > 0) return between.slice(0, most);
-  }
-  const raw = (high - low) / most;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const every = [1, 2, 2.5, 5, 10].map((m) => m * power).find((e) => e >= raw) ?? raw;
-  const result: number[] = [];
-  for (let i = Math.ceil(low / every); i * every <= high; i++) result.push(i * every);
-  return result;
-}
-
-function label(value: number, log: boolean): string {
-  if (!log) return formatNumber(Math.abs(value) < 1e-15 ? 0 : value);
-  return Number.isInteger(value)
-    ? formatPower(value)
-    : formatNumber(Number((10 ** value).toPrecision(3)));
 }

@@ -1,11 +1,12 @@
 // The depth profile: every layer at one step, in the order of the map's rows. uPlot, turned by 90°.
 import uPlot from "uplot";
-import { isNumber, NO_GRADIENT, toNumber } from "../data/types";
+import { isNumber, toNumber } from "../data/types";
 import { formatNumber, formatPower, formatStep, powerTicks } from "../model/numbers";
 import { TIME_PROFILE } from "../model/words";
 import { h, setText, style } from "./dom";
 import { Pane } from "./pane";
 import type { Scene, Shown } from "./shown";
+import { SIGNS, signOf, type Sign } from "./signs";
 
 interface Dots {
   /** What stands at the edge for lines whose value has no place on the scale. */
@@ -14,14 +15,6 @@ interface Dots {
   readonly median: readonly (number | null)[];
   readonly range: readonly (readonly [number, number] | null)[];
 }
-
-/** Signs of what has no place on the scale: where they stand, in which colour, and what they mean. */
-const SIGNS = {
-  broken: { text: "✖", colour: "--nan", left: false, words: "✖ NaN or Inf" },
-  zero: { text: "0", colour: "--zero", left: true, words: "0 exactly zero" },
-  noGradient: { text: "–", colour: "--muted", left: true, words: "– no gradient" },
-} as const;
-type Sign = keyof typeof SIGNS;
 
 const AXIS = 26;
 /** Most layers that a line connects. */
@@ -261,10 +254,4 @@ export class Profile {
     });
     ctx.restore();
   }
-}
-
-function signOf(value: number, log: boolean): Sign | null {
-  if (value === NO_GRADIENT) return "noGradient";
-  if (!Number.isFinite(value)) return "broken";
-  return log && value === 0 ? "zero" : null;
 }

@@ -16,9 +16,11 @@ from tests.browser.recordings import (
     tear,
     train_examples,
     write_bad,
+    write_huge,
     write_known,
     write_spike,
     write_turns,
+    write_twice,
 )
 from tests.tensorboard.serving import serving
 
@@ -73,6 +75,8 @@ def logs(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tear(root / "torn" / "gradwatch")
     write_bad(root)
     write_turns(root / "turns" / "gradwatch")
+    write_huge(root / "huge" / "gradwatch")
+    write_twice(root / "twice" / "gradwatch")
     return root
 
 

@@ -1,7 +1,7 @@
 // One run: its heat map, the marks above it, the strips below it.
 import { formatStep } from "../model/numbers";
 import { glyphOf, lineRanges } from "../model/markers";
-import { zoom } from "../model/keys";
+import { pan, zoom } from "../model/keys";
 import { rowsFor, TIME_PROFILE, titleOf } from "../model/words";
 import { h, setAttribute, setText } from "./dom";
 import { HeatMap } from "./heatmap";
@@ -178,16 +178,11 @@ export class Pane {
       if (!ready()) return;
       const next = place(event);
       if (this.drag?.pan === true && this.hover !== null) {
-        const { window, extent } = this.scene!;
+        const { window, extent, state } = this.scene!;
         const by = ((this.hover.x - next.x) / this.plotWidth) * (window.to - window.from + 1);
-        if (Math.abs(by) >= 1) {
-          const span = window.to - window.from;
-          const from = Math.min(
-            extent.to - span,
-            Math.max(extent.from, Math.round(window.from + by)),
-          );
+        if (Math.abs(by) >= 1 && state.window !== null) {
           this.hover = next;
-          this.change({ window: { from, to: from + span } });
+          this.change({ window: pan(window, { first: extent.from, last: extent.to }, by) });
         }
         return;
       }

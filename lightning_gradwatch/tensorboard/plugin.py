@@ -80,8 +80,9 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         problems = list(self._catalogue.problems)
         if not runs and not problems:
             problems.append(
-                f"no recording below {self._logdir!r} yet: GradWatch() writes one below the log "
-                "directory that a logger gives the run, GradWatch(record=PATH) writes one there"
+                f"no recording below {self._logdir!r} yet. Train with callbacks=[GradWatch()]: it "
+                "writes one below the log directory that a logger gives the run; without a logger, "
+                "GradWatch(record=PATH) says where to. The first steps appear here by themselves"
             )
         return _json(
             request,

@@ -94,6 +94,11 @@ class Shown:
         """Return what actions did at a step."""
         return []
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether there is something that this version cannot read at all."""
+        return any(segment["problem"] for segment in self.segments())
+
     def segments(self) -> list[dict[str, Any]]:
         """Return what is known of each segment."""
         return []

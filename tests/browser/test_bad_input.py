@@ -22,13 +22,16 @@ def test_a_run_of_nothing_but_nan_is_a_map_of_nan(tab: Tab) -> None:
     page = tab(run="all nan")
     assert (135, 0, 255) in page.line_colours(0, 2)
     page.until(lambda: "NaN" in page.text(".detail"))
+    assert page.text(".headline h2") == "Every gradient is NaN or Inf"
+    assert page.ui.locator(".headline.warning").count() == 1
 
 
 def test_what_cannot_be_shown_says_why(tab: Tab) -> None:
     page = tab(run="no steps", wait=".problem")
-    assert "no step has been recorded yet" in page.text(".problem")
+    assert "No step has been recorded yet" in page.text(".problem")
     for run, where, words in (
         ("newer", ".problem", "pip install --upgrade"),
+        ("newer", ".headline h2", "This recording cannot be read"),
         ("no gradient", ".message", "no layer has had a gradient"),
     ):
         page.ui.get_by_label("Run", exact=True).select_option(run)
@@ -52,7 +55,7 @@ def test_one_step_is_a_run(tab: Tab) -> None:
 
 def test_two_processes_in_one_folder_are_told_apart(tab: Tab) -> None:
     page = tab(run="twice")
-    assert "two runs seem to have written here at the same time" in page.text(".problem")
+    assert "Two runs seem to have written here at the same time" in page.text(".problem")
     assert "a folder of its own" in page.text(".problem")
     assert page.ui.locator(".pane .picture").is_visible()
 

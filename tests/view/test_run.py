@@ -207,6 +207,15 @@ def test_no_gradient_at_all_and_no_parameter(tmp_path: Path):
     assert about["verdict"] == "no trainable parameter to watch"
 
 
+def test_nothing_but_zeros_is_shown_and_not_called_healthy(tmp_path: Path):
+    record(tmp_path, (make_sample(t, [0.0, 0.0]) for t in range(5))).close([])
+    about = describe(opened(tmp_path), "x")
+    assert (about["verdict"], about["healthy"]) == ("every gradient is exactly zero", False)
+    assert about["series"][0]["name"] == "grad_norm"
+    assert (about["series"][0]["low"], about["series"][0]["high"]) == (None, 0.0)
+    assert [layer["max"] for layer in about["layers"]] == [0.0, 0.0]
+
+
 def test_ten_thousand_layers(tmp_path: Path):
     rng = np.random.default_rng(0)
     names = {f"block.{i}.weight": 1.0 for i in range(10_000)}
@@ -228,6 +237,7 @@ def test_a_newer_version(tmp_path: Path):
     assert "version 99" in run.problems[0]
     assert "pip install --upgrade" in run.problems[0]
     assert describe(run, "x")["steps"] == 0
+    assert describe(run, "x")["verdict"] == "this recording cannot be read"
 
 
 def test_an_older_segment_is_shown_beside_a_newer_one(tmp_path: Path):

@@ -18,6 +18,11 @@ export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+/** Returns words as a sentence, unless they begin with the name of a file. */
+export function sentence(text: string): string {
+  return /^[\w-]+\.\w/.test(text) ? text : capital(text);
+}
+
 export function titleOf({ name, title }: Pick<Series, "name" | "title">): string {
   return TITLES[name] ?? capital(title);
 }

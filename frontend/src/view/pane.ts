@@ -105,12 +105,13 @@ export class Pane {
     const width = model.mapSeries === series.name ? (model.map.value?.width ?? 1) : 1;
     const unit = series.log ? "log₁₀" : "linear";
     const measure = scale.relative ? `${unit}, against each row’s own median` : unit;
-    const sampled =
-      series.name !== "grad_norm" ? `, ${series.columns.toLocaleString("en-US")} samples` : "";
+    const isSampled = series.name !== "grad_norm";
+    const what = isSampled ? "sample" : "step";
+    const sampled = isSampled ? `, ${counted(series.columns, what)}` : "";
     const bins =
       width === 1
-        ? "every step is drawn"
-        : `${width.toLocaleString("en-US")} steps per column, the one farthest from the row’s median`;
+        ? `every ${what} is drawn`
+        : `${counted(width, what)} per column, the one farthest from the row’s median`;
     return `${measure}${sampled} · ${bins}`;
   }
 
@@ -245,6 +246,10 @@ export class Pane {
     this.strips.destroy();
     this.element.remove();
   }
+}
+
+function counted(count: number, what: string): string {
+  return `${formatStep(count)} ${what}${count === 1 ? "" : "s"}`;
 }
 
 function rowWord(series: string): string {

@@ -90,7 +90,8 @@ export class Profile {
     for (const [sign, about] of Object.entries(SIGNS)) {
       if (there.has(sign as Sign)) words.push(about.words);
     }
-    return words.join("   ");
+    // A line may end between them, but not within.
+    return words.map((one) => one.replaceAll(" ", "\u00a0")).join("   ");
   }
 
   private describe(shown: readonly Shown[], { step, state }: Scene): string {

@@ -134,7 +134,9 @@ def are_numbers(values: Values) -> npt.NDArray[np.bool_]:
         [True, False, False, False]
     """
     finite: npt.NDArray[np.bool_] = np.isfinite(values)
-    finite &= values != NO_GRADIENT
+    # A minimum is cheaper than a comparison of each, and most often there is nothing to compare.
+    if values.size and not values.min() > NO_GRADIENT:
+        finite &= values != NO_GRADIENT
     return finite
 
 

@@ -127,6 +127,8 @@ export interface MapQuery {
 
 /** A series in bins. A plane is row-major: `rows` rows of `bins` values. */
 export interface BinMap {
+  /** Steps between two samples as the run has planned them; 0 or none if it samples every step. */
+  readonly planned?: number;
   readonly version: string;
   readonly complete: boolean;
   readonly width: number;

@@ -12,7 +12,7 @@ export interface Columns {
 export function binEnds(map: BinMap): readonly number[] {
   const between: number[] = [];
   for (let bin = 1; bin < map.bins; bin++) between.push(map.first[bin]! - map.last[bin - 1]!);
-  const usual = usualGap(between);
+  const usual = usualGap(between, map.planned);
   return map.first.map((_, bin) => {
     const last = map.last[bin]!;
     const next = map.first[bin + 1];

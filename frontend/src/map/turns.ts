@@ -8,9 +8,9 @@ export const REACH = 64;
 /** Nine gaps of ten are no wider than the usual one: runs are sampled more closely at their start. */
 const USUAL = 0.9;
 
-/** Returns the width that nine of ten gaps do not exceed; 1 without any. */
-export function usualGap(gaps: number[]): number {
-  return gaps.sort((a, b) => a - b)[Math.floor(USUAL * gaps.length)] ?? 1;
+/** Returns the width that nine of ten gaps do not exceed, or the planned one if that is wider; 1 without any. */
+export function usualGap(gaps: number[], planned = 0): number {
+  return Math.max(planned, gaps.sort((a, b) => a - b)[Math.floor(USUAL * gaps.length)] ?? 1);
 }
 
 /**
@@ -30,7 +30,10 @@ function standing(map: BinMap, row: number): Int32Array | undefined {
   if (measured.length < 2) return undefined;
   const gapAfter = (place: number): number =>
     map.first[measured[place + 1]!]! - map.last[measured[place]!]!;
-  const usual = usualGap(measured.slice(1).map((_, place) => gapAfter(place)));
+  const usual = usualGap(
+    measured.slice(1).map((_, place) => gapAfter(place)),
+    map.planned,
+  );
   const source = new Int32Array(map.bins).fill(-1);
   measured.forEach((bin, place) => {
     source[bin] = bin;

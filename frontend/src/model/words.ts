@@ -37,6 +37,13 @@ export function mapsOf(series: readonly Series[]): Series[] {
   return series.filter(({ name }) => name !== "strips").sort((a, b) => place(a) - place(b));
 }
 
+/** Returns how many steps apart the samples of a series are planned to be; 0 if every step has one. */
+export function plannedGap(series: string, { config }: Pick<Run, "config">): number {
+  const every = config.flow_every_n_steps;
+  const isSampled = series !== "grad_norm" && series !== "strips";
+  return isSampled && typeof every === "number" ? every : 0;
+}
+
 /** Returns the series that shows best what a finding says. */
 export function seriesFor(finding: Finding, run: Run): Series | undefined {
   const wanted: string[] = [];

@@ -4,6 +4,7 @@ import { formatNumber, formatPower, mantissaTicks, powerTicks } from "../model/n
 /** Leaves air above and below; a constant line stands in the middle. */
 export function padded(low: number | null, high: number | null, log: boolean): [number, number] {
   if (low === null || high === null) return log ? [-1, 1] : [0, 1];
+  if (!log && low === 0 && high === 0) return [0, 1];
   const least = log ? 0.4 : Math.max(1e-12, 0.05 * Math.max(Math.abs(low), Math.abs(high)));
   const air = Math.max(0.08 * (high - low), (least - (high - low)) / 2);
   return [low - air, high + air];

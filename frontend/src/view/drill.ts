@@ -1,7 +1,7 @@
 // The chosen layer's own curves over the window.
 import type { BinMap, Series, Source } from "../data/types";
 import { REACH } from "../map/turns";
-import { mapsOf, TIME_PROFILE, titleOf } from "../model/words";
+import { mapsOf, plannedGap, TIME_PROFILE, titleOf } from "../model/words";
 import { h, setText } from "./dom";
 import { LineChart } from "./linechart";
 import { marksOf, type Change, type Scene, type Shown } from "./shown";
@@ -59,14 +59,18 @@ export class Drill {
     const width = Math.floor(curve.card.clientWidth) - 24;
     const { from, to } = scene.window;
     const query = { run: run.run, series: series.name, from, to, rows: [row] };
-    curve.slot.ask(JSON.stringify([query, run.version, run.complete, width]), () =>
-      this.source.map({
+    const planned = plannedGap(series.name, run);
+    const reach = Math.max(REACH, planned);
+    curve.slot.ask(JSON.stringify([query, run.version, run.complete, width]), async () => {
+      const found = await this.source.map({
         ...query,
-        from: Math.max(model.extent.from, from - REACH),
-        bins: Math.max(64, width) + REACH,
+        from: Math.max(model.extent.from, from - reach),
+        to: to + reach,
+        bins: Math.max(64, width) + 2 * REACH,
         stats: ["extreme", "min", "mean", "max"],
-      }),
-    );
+      });
+      return { ...found, planned };
+    });
     const map = curve.slot.value;
     if (map !== undefined && width >= 120) {
       curve.chart.update({

@@ -42,6 +42,8 @@ export interface ChartOptions {
 
 export const RIGHT = 10;
 const X_AXIS = 24;
+/** Fewer values than this get dots. */
+const POINTS = 16;
 
 export class LineChart {
   private plot: uPlot | undefined;
@@ -169,7 +171,10 @@ export class LineChart {
           {
             stroke: () => style(colour),
             width: 1.25,
-            points: { show: (u: uPlot) => u.data[0].length === 1 },
+            // A few samples in a wide window: each is seen, also one that stands alone.
+            points: {
+              show: (_: uPlot, _i: number, from: number, to: number) => to - from < POINTS,
+            },
             ...(dashed ? { dash: [4, 3] } : {}),
           },
           // The edges of the band: a spike is as high as it was, whatever the mean says.

@@ -1,6 +1,7 @@
 // Everything that has been loaded about one run.
 import type { BinMap, Run, Series, Source, Step } from "../data/types";
 import { REACH } from "../map/turns";
+import { plannedGap } from "../model/words";
 import type { ViewState, Window } from "../model/state";
 import { Slot } from "./slot";
 
@@ -82,7 +83,7 @@ export class RunModel {
         stats: ["extreme"],
       });
       this.mapSeries = series.name;
-      return map;
+      return { ...map, planned: plannedGap(series.name, run) };
     });
     if (run.series.some((one) => one.name === "strips")) {
       this.strips.ask(`${key} ${width}`, () =>

@@ -36,6 +36,17 @@ describe("columns of pixels", () => {
     assert.deepEqual(shown(spreadBins(map, 0, 110, 110)).slice(9, 12), ["9-10", "", ""]);
   });
 
+  it("know no hole between samples that are as far apart as planned", () => {
+    // Every step of a short run's beginning, then every fiftieth: nine of ten gaps are narrow.
+    const steps = [...Array.from({ length: 40 }, (_, i) => i), 50, 100, 150];
+    const map = mapOf({ first: steps, last: steps, rows: [steps] });
+    assert.deepEqual(binEnds(map).slice(39), [40, 51, 101, 151]);
+    assert.deepEqual(binEnds({ ...map, planned: 50 }).slice(39), [50, 100, 150, 200]);
+    const away = Array.from({ length: 20 }, (_, i) => 50 * i + (i < 10 ? 0 : 1000));
+    const ends = binEnds({ ...mapOf({ first: away, last: away, rows: [away] }), planned: 50 });
+    assert.deepEqual(ends.slice(8, 11), [450, 500, 1550]);
+  });
+
   it("lose no bin, however narrow", () => {
     for (const width of [1, 3, 7, 40]) {
       const steps = Array.from({ length: 40 }, (_, i) => i * i);

@@ -143,7 +143,10 @@ describe("the report's own data", () => {
       ["a.weight"],
     );
     const step = await source.step("r", 2);
-    assert.deepEqual(step.series.grad_norm!.values, [3, null]);
+    // At step 2 it was not the turn of the second layer's optimizer: its own last step was the one before.
+    assert.deepEqual(step.series.grad_norm!.values, [3, Number.NaN]);
+    assert.deepEqual(step.series.grad_norm!.earlier, { "1": 1 });
+    assert.deepEqual((await source.step("r", 1)).series.grad_norm!.earlier, {});
     assert.deepEqual([step.loss, step.exact, step.step], [7, true, 2]);
   });
   it("says what it does not hold", async () => {

@@ -45,21 +45,26 @@ for (const theme of THEMES) {
         }
       });
 
-      it("keeps NaN and Inf apart from every number and from each other", () => {
-        const { nan, inf, none, hatch } = EXCEPTIONS[theme];
+      it("keeps NaN, Inf and zero apart from every number and from each other", () => {
+        const { nan, inf, zero, none, hatch, lines } = EXCEPTIONS[theme];
         for (const name of MAPS) {
           for (const position of POSITIONS) {
             const number = seenWith(vision, colourAt(name, theme, position));
             assert.ok(distance(seenWith(vision, nan), number) > 0.05, `${name} ${position}: NaN`);
             assert.ok(distance(seenWith(vision, inf), number) > 0.2, `${name} ${position}: Inf`);
+            assert.ok(distance(seenWith(vision, zero), number) > 0.05, `${name} ${position}: 0`);
           }
         }
         assert.ok(distance(seenWith(vision, nan), seenWith(vision, inf)) > 0.3);
         assert.ok(distance(seenWith(vision, nan), seenWith(vision, none)) > 0.2);
         assert.ok(distance(seenWith(vision, inf), seenWith(vision, none)) > 0.15);
-        for (const colour of [nan, inf]) {
+        assert.ok(distance(seenWith(vision, zero), seenWith(vision, nan)) > 0.05);
+        assert.ok(distance(seenWith(vision, zero), seenWith(vision, inf)) > 0.1);
+        assert.ok(distance(seenWith(vision, zero), seenWith(vision, none)) > 0.1);
+        for (const colour of [nan, inf, zero]) {
           assert.ok(distance(seenWith(vision, colour), seenWith(vision, hatch)) > 0.25);
         }
+        assert.ok(distance(seenWith(vision, none), seenWith(vision, lines)) > 0.25);
       });
     });
   }

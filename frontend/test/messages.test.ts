@@ -35,6 +35,8 @@ it("nothing is said of a run that is all right", () => {
 it("what is missing is said with what to do", () => {
   assert.deepEqual(messagesOf(now({ loaded: false, names: [], runs: [] })), []);
   assert.match(messagesOf(now({ names: [], runs: [] }))[0]!, /callbacks=\[GradWatch\(\)\]/);
+  const told = { names: [], runs: [], problems: ["no directory 'x'", "segment-0.steps.npy: torn"] };
+  assert.deepEqual(messagesOf(now(told)), ["No directory 'x'", "segment-0.steps.npy: torn"]);
   assert.match(messagesOf(now({ wanted: "b" }))[0]!, /no run "b" here; this is "a"/);
   assert.match(messagesOf(now({ runs: [run({ series: [{ name: "strips" }] })] }))[0]!, /no map/);
   assert.deepEqual(messagesOf(now({ trouble: "Is it running?" })), ["Is it running?"]);

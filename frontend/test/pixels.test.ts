@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { EXCEPTIONS, pixel, table, TABLE } from "../src/colour/maps";
 import type { Scale } from "../src/colour/scale";
+import { NO_GRADIENT } from "../src/data/types";
 import { spreadBins } from "../src/map/columns";
 import { paint, type PixelInput, type Pixels } from "../src/map/pixels";
 import { mapOf } from "./maps";
@@ -41,17 +42,29 @@ function painted(...given: Parameters<typeof inputOf>): Pixels {
 }
 
 describe("a cell", () => {
-  it("shows NaN, Inf and no gradient in colours of their own, and hatches what is broken", () => {
-    const { colours, broken } = painted([[Number.NaN, Infinity, -Infinity, 1]]);
-    assert.deepEqual([...colours.slice(0, 3)], [special.nan, special.inf, special.none].map(pixel));
-    assert.deepEqual([...broken!], [1, 1, 0, 0]);
+  it("shows what is no number in colours and patterns of its own", () => {
+    const { nan, inf, zero, none } = special;
+    const { colours, patterns, seen } = painted([
+      [Number.NaN, Infinity, 0, NO_GRADIENT, -Infinity, 1],
+    ]);
+    assert.deepEqual([...colours.slice(0, 5)], [nan, inf, zero, none, none].map(pixel));
+    assert.deepEqual([...patterns!], [1, 1, 2, 3, 0, 0]);
+    assert.deepEqual(Object.values(seen), [true, true, true, true, true]);
+    assert.deepEqual(Object.values(painted([[1]]).seen), [false, false, false, false, false]);
+  });
+
+  it("is nothing odd where zero is a place on the scale", () => {
+    const scale: Scale = { log: false, relative: false, low: 0, middle: 0, high: 1 };
+    const { colours, patterns } = painted([[0, 1]], { scale });
+    assert.deepEqual([...colours], [LUT[(TABLE - 1) / 2], LUT[TABLE - 1]]);
+    assert.equal(patterns, undefined);
   });
 
   it("shows the reference in the middle, and ends beyond the ends", () => {
-    const { colours, broken } = painted([[1, 1e-4, 1e-30, 0, 100, 1e30]]);
+    const { colours, patterns } = painted([[1, 1e-4, 1e-30, 100, 1e30]]);
     const [low, middle, high] = [LUT[0], LUT[(TABLE - 1) / 2], LUT[TABLE - 1]];
-    assert.deepEqual([...colours], [middle, low, low, low, high, high]);
-    assert.equal(broken, undefined);
+    assert.deepEqual([...colours], [middle, low, low, high, high]);
+    assert.equal(patterns, undefined);
   });
 
   it("is compared with its own row where asked", () => {
@@ -70,7 +83,9 @@ describe("a cell", () => {
   it("has no range where a row is zero nearly always", () => {
     const scale: Scale = { log: true, relative: true, low: -2, middle: 0, high: 2 };
     const { colours } = painted([[0, 1]], { scale, medians: [0] });
-    assert.deepEqual([...colours], [LUT[(TABLE - 1) / 2], LUT[TABLE - 1]]);
+    assert.deepEqual([...colours], [pixel(special.zero), LUT[TABLE - 1]]);
+    // What is usual hides nothing that is not.
+    assert.equal(painted([[0, 1]], { scale, medians: [0], width: 1 }).colours[0], LUT[TABLE - 1]);
   });
 });
 
@@ -100,6 +115,9 @@ describe("a pixel that many cells share", () => {
       assert.equal(painted([row], { width: 1 }).colours[0], pixel(special.nan));
     }
     assert.equal(painted([[0, Infinity]], { width: 1 }).colours[0], pixel(special.inf));
+    assert.equal(painted([[0, 1e-9, 1]], { width: 1 }).colours[0], pixel(special.zero));
+    assert.equal(painted([[-Infinity, NO_GRADIENT]], { width: 1 }).patterns![0], 3);
+    assert.equal(painted([[NO_GRADIENT, 100]], { width: 1 }).colours[0], LUT[TABLE - 1]);
   });
 });
 

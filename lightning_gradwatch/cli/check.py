@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lightning_gradwatch.cli.runs import UsageError, choose, find_runs, read
 from lightning_gradwatch.finding import CODES, Finding, Severity
-from lightning_gradwatch.report.verdict import one_line, where
+from lightning_gradwatch.report.verdict import idle, one_line, where
 
 #: Words that stand for all findings of a severity and worse.
 LEVELS = {"error": Severity.ERROR, "warning": Severity.WARNING, "info": Severity.INFO}
@@ -66,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
             # A run that says nothing is no proof of health.
             raise UsageError(f"{name}: no step has been recorded, so there is nothing to judge")
         bad = [finding for finding in recording.findings if counts(finding)]
+        why = idle(recording.layer_max, recording.layer_nonfinite)
+        if why and not bad:
+            raise UsageError(f"{name}: {why}, so there is nothing to judge")
         failed = failed or bool(bad)
         print(f"{'FAIL' if bad else 'ok':<4}  {name}")
         for finding in bad:

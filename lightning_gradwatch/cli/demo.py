@@ -29,8 +29,12 @@ def run(args: argparse.Namespace) -> int:
     """Train, and print what was found; both if neither is asked for.
 
     Raises:
-        UsageError: torch or Lightning is missing.
+        UsageError: torch or Lightning is missing, or an argument makes no sense.
     """
+    if args.epochs < 1:
+        raise UsageError(f"--epochs must be 1 or more, got {args.epochs}")
+    if args.logdir.exists() and not args.logdir.is_dir():
+        raise UsageError(f"--logdir: {str(args.logdir)!r} is a file")
     try:
         from lightning_gradwatch.demo import train
     except ImportError as error:

@@ -21,7 +21,7 @@ from lightning_gradwatch.report.markdown import to_markdown
 from lightning_gradwatch.report.series import Series
 from lightning_gradwatch.report.source import Source
 from lightning_gradwatch.report.text import to_text
-from lightning_gradwatch.report.verdict import headline, verdict
+from lightning_gradwatch.report.verdict import headline, idle, verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,6 +49,7 @@ class Report:
         config: GradWatch's arguments, as plain values.
         environment: Versions, device, strategy, precision.
         problems: What could not be read or written, one sentence each.
+        idle: Why nothing can have been learnt, whatever was found; empty if something can.
         source: The run itself, which the view in the HTML file is drawn from.
 
     Example:
@@ -79,6 +80,7 @@ class Report:
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    idle: str = ""
     source: Source = field(default_factory=Source, repr=False, compare=False)
 
     @classmethod
@@ -126,6 +128,7 @@ class Report:
             config=dict(config or {}),
             environment=dict(environment or {}),
             problems=tuple(problems),
+            idle=idle(series.layer_max, series.layer_nonfinite) if len(steps) else "",
             source=Source(series, actions, folder),
         )
 
@@ -145,8 +148,8 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Whether there is no finding of severity WARNING or higher."""
-        return all(finding.severity < Severity.WARNING for finding in self.findings)
+        """Whether there is no finding of severity WARNING or higher, and a gradient to judge by."""
+        return not self.idle and all(f.severity < Severity.WARNING for f in self.findings)
 
     @property
     def verdict(self) -> str:

@@ -80,15 +80,14 @@ def _text(content: str, plain: bool, style: str = "") -> Text:
 
 
 def _panel(report: Report, width: int, plain: bool) -> Panel:
-    worst = report.findings[0] if report.findings else None
-    watched = bool(report.steps and report.parameters)
-    # Nothing recorded is no proof of health.
-    colour = style_of(worst.code, worst.severity) if worst and not report.healthy else GOOD
-    colour = colour if watched or worst else ODD
+    worst = next((f for f in report.findings if f.severity >= Severity.WARNING), None)
+    watched = bool(report.steps and report.parameters and not report.idle)
+    # Nothing recorded, or nothing learnt, is no proof of health.
+    colour = style_of(worst.code, worst.severity) if worst else GOOD if watched else ODD
     lines = Grid.grid(padding=(0, 1))
     lines.add_column(width=1)
     lines.add_column(overflow="fold")
-    if report.healthy:
+    if worst is None:
         mark = "✓" if watched else "–"
         lines.add_row(_text(mark, plain, colour), _text(report.verdict, plain, "bold"))
     for finding in report.findings:

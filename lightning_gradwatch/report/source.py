@@ -59,8 +59,8 @@ class Source:
         if not isinstance(self.series, History):
             return run  # the report was read from there, however much has been added since
         last = int(run.series["grad_norm"].steps[-1])
-        found = run.row(len(run.series["grad_norm"]) - 1)
-        loss = float(found[1]["loss"])
+        _, row = next(run.rows(len(run.series["grad_norm"]) - 1, len(run.series["grad_norm"])))
+        loss = float(row["loss"])
         same = not math.isfinite(loss) or math.isclose(loss, report.last_loss, rel_tol=1e-6)
         return run if last == report.last_step and same else None
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from lightning_gradwatch.finding import Finding, Severity
 from lightning_gradwatch.report.wording import count, number, places, when
@@ -38,11 +41,36 @@ def verdict(report: Report) -> str:
     if not report.parameters and not report.findings:
         return "no trainable parameter to watch"
     problems = [f for f in report.findings if f.severity >= Severity.WARNING]
+    if not problems and report.idle:
+        return report.idle
     if not problems:
         notes = len(report.findings)
         return "healthy" + (f", with {count(notes, 'note')}" if notes else "")
     names = list(dict.fromkeys(title(finding) for finding in problems))
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def idle(largest: npt.NDArray[np.floating[Any]], nonfinite: npt.NDArray[np.int64]) -> str:
+    """Return why nothing can have been learnt: no layer has ever had a gradient that moves it.
+
+    Args:
+        largest: Largest finite norm of each layer over the run, shape (L,); -Inf without any.
+        nonfinite: Steps at which each layer's gradient held NaN or Inf, shape (L,).
+
+    Returns:
+        A few words; empty if any layer has had a finite gradient other than zero.
+
+    Example:
+        >>> idle(np.array([0.0, -np.inf]), np.array([0, 0]))
+        'every gradient is exactly zero'
+    """
+    if not len(largest) or (largest > 0).any():
+        return ""
+    if nonfinite.any():
+        return "every gradient is NaN or Inf"
+    if (largest == 0).any():
+        return "every gradient is exactly zero"
+    return "no layer has had a gradient"
 
 
 def scope(report: Report) -> str:
@@ -53,10 +81,14 @@ def scope(report: Report) -> str:
         parts.append(count(report.epochs, "epoch"))
     parts.append(f"{count(report.parameters, 'parameter')} in {count(report.layers, 'layer')}")
     if passes is not None and report.last_loss == report.last_loss:
-        parts.append(f"loss {number(report.last_loss)}")
+        parts.append(f"loss {_loss(report.last_loss)}")
     elif report.first_loss == report.first_loss and report.steps > 1:
-        parts.append(f"loss {number(report.first_loss)} → {number(report.last_loss)}")
+        parts.append(f"loss {_loss(report.first_loss)} → {_loss(report.last_loss)}")
     return " · ".join(parts)
+
+
+def _loss(value: float) -> str:
+    return "NaN" if value != value else number(value)
 
 
 def where(finding: Finding, shown: int = 3) -> str:
@@ -69,7 +101,7 @@ def where(finding: Finding, shown: int = 3) -> str:
 def headline(report: Report) -> str:
     """Return one line for logs: the verdict, the worst finding, the first thing to try."""
     steps = count(report.steps, "step")
-    if report.healthy:
+    if not any(finding.severity >= Severity.WARNING for finding in report.findings):
         return f"GradWatch: {report.verdict}" + (f" ({steps})" if report.steps else "")
     worst = report.findings[0]
     text = f"GradWatch: {report.verdict} ({worst.severity.name} at {where(worst, 1)})"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
@@ -20,12 +21,14 @@ from lightning_gradwatch.view import answers
 from lightning_gradwatch.view.catalogue import Catalogue, parse_logdir_spec
 from lightning_gradwatch.view.files import fingerprint
 from lightning_gradwatch.view.run import RecordedRun
+from lightning_gradwatch.view.tails import ReplacedError
 
 STATIC = Path(__file__).parent / "static"
 
 #: Seconds that the listing of plugins may wait for a look into the log directory.
 PATIENCE = 0.5
 
+Answer = TypeVar("Answer")
 Start = Callable[..., Any]
 App = Callable[[dict[str, Any], Start], Iterable[bytes]]
 
@@ -77,8 +80,9 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         problems = list(self._catalogue.problems)
         if not runs and not problems:
             problems.append(
-                f"no recording below {self._logdir!r} yet: GradWatch() writes one below the log "
-                "directory that a logger gives the run, GradWatch(record=PATH) writes one there"
+                f"no recording below {self._logdir!r} yet. Train with callbacks=[GradWatch()]: it "
+                "writes one below the log directory that a logger gives the run; without a logger, "
+                "GradWatch(record=PATH) says where to. The first steps appear here by themselves"
             )
         return _json(
             request,
@@ -100,35 +104,43 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def _run(self, request: wrappers.Request) -> wrappers.Response:
         run, name = self._open(request)
-        with run.lock:
-            run.refresh()
-            return _json(request, answers.describe(run, name))
+        return _json(request, _current(run, lambda: answers.describe(run, name)))
 
     def _map(self, request: wrappers.Request) -> wrappers.Response:
         run, name = self._open(request)
         rows = request.args.get("rows")
-        with run.lock:
-            run.refresh()
-            message = answers.bins(
-                run,
-                name,
-                request.args.get("series", "grad_norm"),
-                start=_integer(request, "from"),
-                stop=_integer(request, "to"),
-                most=_integer(request, "bins", 1000) or 0,
-                stats=request.args.get("stats", "extreme").split(","),
-                rows=None if not rows else [_whole("rows", row) for row in rows.split(",")],
-            )
-        return _respond(request, message, "application/octet-stream")
+        make = partial(
+            answers.bins,
+            run,
+            name,
+            request.args.get("series", "grad_norm"),
+            start=_integer(request, "from"),
+            stop=_integer(request, "to"),
+            most=_integer(request, "bins", 1000) or 0,
+            stats=request.args.get("stats", "extreme").split(","),
+            rows=None if not rows else [_whole("rows", row) for row in rows.split(",")],
+        )
+        return _respond(request, _current(run, make), "application/octet-stream")
 
     def _step(self, request: wrappers.Request) -> wrappers.Response:
         run, name = self._open(request)
         step = _integer(request, "step")
         if step is None:
             raise answers.QuestionError("which step? Ask for step=NUMBER")
-        with run.lock:
+        make = partial(answers.at_step, run, name, step, _integer(request, "layer"))
+        return _json(request, _current(run, make))
+
+
+def _current(run: RecordedRun, make: Callable[[], Answer]) -> Answer:
+    """Return an answer on a run as it is now."""
+    with run.lock:
+        run.refresh()
+        try:
+            return make()
+        except (ReplacedError, OSError):
+            # A file was cut off or taken away between the look at it and the reading.
             run.refresh()
-            return _json(request, answers.at_step(run, name, step, _integer(request, "layer")))
+            return make()
 
 
 def _integer(request: wrappers.Request, name: str, default: int | None = None) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightning_gradwatch.recording.jsonsafe import json_safe
-from lightning_gradwatch.view.cells import ABSENT, STATS, Values, plane
+from lightning_gradwatch.view.cells import ABSENT, NO_GRADIENT, STATS, Values, plane
 from lightning_gradwatch.view.describe import FORMAT, describe
 from lightning_gradwatch.view.message import encode
 from lightning_gradwatch.view.series import Series
@@ -18,6 +18,12 @@ __all__ = ["FORMAT", "QuestionError", "UnknownError", "at_step", "bins", "descri
 
 #: Most bins that may be asked for.
 MAX_BINS = 8192
+
+#: Columns looked back through for layers whose optimizer is not the one that made the step.
+LOOK_BACK = 64
+
+#: What stands in JSON for a layer that has no gradient, where None is nothing measured.
+NOTHING = "none"
 
 
 class QuestionError(ValueError):
@@ -138,7 +144,7 @@ def at_step(run: Shown, name: str, step: int, layer: int | None = None) -> dict[
         "step": here,
         "exact": True,
         "series": {
-            series.name: _column(series, here)
+            series.name: _column(series, here, LOOK_BACK if run.turns.several else 0)
             for series in run.series.values()
             if series.present and series.name != "strips"
         },
@@ -149,8 +155,9 @@ def at_step(run: Shown, name: str, step: int, layer: int | None = None) -> dict[
     if scalars is not None:
         names = [row.name for row in strips.rows]
         answer |= dict(zip(names, _exact(scalars), strict=True))
-    found = [run.row(index) for index in range(first, last + 1)]
-    if found[-1] is not None:
+    back = LOOK_BACK if layer is not None and run.turns.several else 0
+    found = list(run.rows(max(0, first - back), last + 1))
+    if found:
         row = found[-1][1]
         for key in ("optimizer", "epoch", "batch_idx", "accumulated", "amp_overflow"):
             answer[key] = row[key]
@@ -163,25 +170,37 @@ def at_step(run: Shown, name: str, step: int, layer: int | None = None) -> dict[
     return result
 
 
-def _column(series: Series, step: int) -> dict[str, Any]:
-    """Return a series' exact values at the last of its steps that is not after `step`."""
+def _column(series: Series, step: int, back: int) -> dict[str, Any]:
+    """Return a series' exact values at the last of its steps that is not after `step`.
+
+    Each optimizer has a row of its own, with the layers that are its own. Where they take turns,
+    the other layers' values are those of their own latest step, of the last `back` columns.
+    """
     steps = series.steps
     stop = max(1, int(np.searchsorted(steps, step, "right")))
     start = int(np.searchsorted(steps, steps[stop - 1], "left"))
-    values: Values | None = None
-    for index in range(start, stop):
+    values = np.full(len(series.rows), ABSENT, np.float32)
+    earlier: dict[int, int] = {}
+    for index in range(stop - 1, max(0, min(start, stop - back)) - 1, -1):
+        missing = values == ABSENT
+        if index < start and not missing.any():
+            break
         column = series.column(index)
         if column is None:
-            break
-        # Each optimizer has a row of its own, with the layers that are its own.
-        values = column if values is None else np.where(column == ABSENT, values, column)
-    return {"step": steps[stop - 1], "values": None if values is None else _exact(values)}
+            return {"step": steps[stop - 1], "values": None, "earlier": {}}
+        values = np.where(missing, column, values)
+        if index < start:
+            found = np.flatnonzero(missing & (column != ABSENT)).tolist()
+            earlier |= dict.fromkeys(found, int(steps[index]))
+    return {"step": steps[stop - 1], "values": _exact(values), "earlier": earlier}
 
 
 def _parameters(run: Shown, found: Sequence[Any], layer: int) -> list[dict[str, Any]]:
-    """Return the exact norms of a layer's parameters."""
-    name, entries = run.layout.layers[layer], {}
-    for layout, row in filter(None, found):
+    """Return the exact norms of a layer's parameters, in the latest rows that have them."""
+    name = run.layout.layers[layer]
+    entries: dict[str, dict[str, Any]] = {}
+    latest: dict[int, Any] = {int(row["optimizer"]): (layout, row) for layout, row in found}
+    for layout, row in latest.values():
         if name not in layout.layers:
             continue
         for i, owner in enumerate(layout.layer_of):
@@ -190,7 +209,7 @@ def _parameters(run: Shown, found: Sequence[Any], layer: int) -> list[dict[str, 
                 continue
             entries[parameter] = {
                 "name": parameter,
-                "grad_norm": row["grad_norm"][i] if row["has_grad"][i] else None,
+                "grad_norm": row["grad_norm"][i] if row["has_grad"][i] else NOTHING,
                 "shape_ndim": layout.ndim[i],
                 "elements": layout.numel[i],
             }
@@ -198,5 +217,8 @@ def _parameters(run: Shown, found: Sequence[Any], layer: int) -> list[dict[str, 
 
 
 def _exact(values: Values) -> list[Any]:
-    """Return numbers as measured: None where there is nothing, strings for NaN and Inf."""
-    return [None if value == ABSENT else float(f"{value:.7g}") for value in values.tolist()]
+    """Return numbers as measured; None where nothing was, strings for NaN, Inf and no gradient."""
+    special = {float(ABSENT): None, float(NO_GRADIENT): NOTHING}
+    return [
+        special[value] if value in special else float(f"{value:.7g}") for value in values.tolist()
+    ]

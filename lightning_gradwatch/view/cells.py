@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,11 @@ import numpy.typing as npt
 Values = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int32]
 
-#: Stands for "nothing measured" in an array of values: no norm is below zero.
+#: Stands for "nothing measured" in an array of values: it was another optimizer's turn, say.
 ABSENT = np.float32(-np.inf)
+
+#: Stands for "measured, and there is no gradient", which is neither a zero nor nothing measured.
+NO_GRADIENT = np.float32(np.finfo(np.float32).min)
 
 #: How far from the median a zero counts as, in decades: above noise, below a blow-up.
 ZERO_DECADES = 3.0
@@ -23,14 +26,21 @@ STATS = ("extreme", "min", "mean", "max", "nonfinite")
 
 @dataclass(frozen=True)
 class Counted:
-    """How many values of each bin are finite, NaN and Inf; the rest is absent. Shapes (B, C)."""
+    """How many values of each bin are finite, NaN, Inf, no gradient; the rest is absent.
+
+    Shapes (B, C).
+    """
 
     finite: Counts
     nan: Counts
     inf: Counts
+    none: Counts
 
     def __getitem__(self, part: slice) -> Counted:
-        return Counted(self.finite[part], self.nan[part], self.inf[part])
+        return Counted(*(each[part] for each in self))
+
+    def __iter__(self) -> Iterator[Counts]:
+        yield from (self.finite, self.nan, self.inf, self.none)
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,8 @@ class Cells:
         """Return the counts, also where nothing is missing."""
         if self.counted is not None:
             return self.counted
-        none = np.zeros(self.least.shape, np.int32)
-        return Counted(np.full(self.least.shape, self.width, np.int32), none, none)
+        zero = np.zeros(self.least.shape, np.int32)
+        return Counted(np.full(self.least.shape, self.width, np.int32), zero, zero, zero)
 
     @property
     def values(self) -> Values:
@@ -71,7 +81,7 @@ class Cells:
         of = self.counted
         if of is None:
             return self.least
-        values = np.where(of.finite > 0, self.least, ABSENT)
+        values = np.where(of.finite > 0, self.least, _nothing(of))
         values = np.where(of.inf > 0, np.float32(np.inf), values)
         return np.asarray(np.where(of.nan > 0, np.float32(np.nan), values), np.float32)
 
@@ -80,7 +90,8 @@ def summarise(values: Values, width: int) -> Cells:
     """Put each `width` rows into a bin.
 
     Args:
-        values: Shape (T, C), T a multiple of `width`; `ABSENT` where there is nothing.
+        values: Shape (T, C), T a multiple of `width`; `ABSENT` where nothing was measured,
+            `NO_GRADIENT` where there was none.
         width: Rows of a bin.
 
     Returns:
@@ -94,7 +105,7 @@ def summarise(values: Values, width: int) -> Cells:
         [0, 1]
     """
     split = values.reshape(len(values) // width, width, values.shape[1])
-    finite = np.isfinite(split)
+    finite = are_numbers(split)
     if finite.all():
         mean = split[:, 0] if width == 1 else split.mean(axis=1, dtype=np.float64)
         least, most = split.min(axis=1), split.max(axis=1)
@@ -110,8 +121,28 @@ def summarise(values: Values, width: int) -> Cells:
             present,
             np.isnan(split).sum(axis=1, dtype=np.int32),
             np.isposinf(split).sum(axis=1, dtype=np.int32),
+            (split == NO_GRADIENT).sum(axis=1, dtype=np.int32),
         ),
     )
+
+
+def are_numbers(values: Values) -> npt.NDArray[np.bool_]:
+    """Return which values are finite numbers that were measured.
+
+    Example:
+        >>> are_numbers(np.array([0.0, np.nan, ABSENT, NO_GRADIENT], np.float32)).tolist()
+        [True, False, False, False]
+    """
+    finite: npt.NDArray[np.bool_] = np.isfinite(values)
+    # A minimum is cheaper than a comparison of each, and most often there is nothing to compare.
+    if values.size and not values.min() > NO_GRADIENT:
+        finite &= values != NO_GRADIENT
+    return finite
+
+
+def _nothing(of: Counted) -> Values:
+    """Return what stands for no number: `NO_GRADIENT` where any step had none, else `ABSENT`."""
+    return np.asarray(np.where(of.none > 0, NO_GRADIENT, ABSENT), np.float32)
 
 
 def pair(cells: Cells) -> Cells:
@@ -121,9 +152,8 @@ def pair(cells: Cells) -> Cells:
         mean = 0.5 * cells.mean[::2] + 0.5 * cells.mean[1::2]
     else:
         of = cells.counted
-        finite, nan, inf = (each[::2] + each[1::2] for each in (of.finite, of.nan, of.inf))
-        counted = Counted(finite, nan, inf)
-        share = (of.finite[::2] / np.maximum(finite, 1)).astype(np.float32)
+        counted = Counted(*(each[::2] + each[1::2] for each in of))
+        share = (of.finite[::2] / np.maximum(counted.finite, 1)).astype(np.float32)
         mean = cells.mean[::2] * share + cells.mean[1::2] * (1 - share)
     return Cells(
         2 * cells.width,
@@ -145,11 +175,7 @@ def merge(parts: Sequence[Cells], width: int) -> Cells:
         np.minimum.reduce([part.least for part in parts]),
         np.maximum.reduce([part.most for part in parts]),
         np.asarray(mean, np.float32),
-        Counted(
-            np.asarray(finite, np.int32),
-            np.asarray(sum(each.nan for each in of), np.int32),
-            np.asarray(sum(each.inf for each in of), np.int32),
-        ),
+        Counted(*(np.add.reduce(each, dtype=np.int32) for each in zip(*of, strict=True))),
     )
 
 
@@ -158,11 +184,7 @@ def concatenate(cells: Cells, more: Cells) -> Cells:
     counted = None
     if cells.counted is not None or more.counted is not None:
         one, two = cells.with_counts(), more.with_counts()
-        counted = Counted(
-            np.concatenate([one.finite, two.finite]),
-            np.concatenate([one.nan, two.nan]),
-            np.concatenate([one.inf, two.inf]),
-        )
+        counted = Counted(*map(np.concatenate, zip(one, two, strict=True)))
     return Cells(
         cells.width,
         np.concatenate([cells.least, more.least]),
@@ -182,7 +204,8 @@ def plane(cells: Cells, stat: str, median: Values, log: npt.NDArray[np.bool_]) -
         log: Whether a column's distances are taken between logarithms, shape (C,).
 
     Returns:
-        Shape (B, C); `ABSENT` where nothing was measured, NaN where nothing was finite.
+        Shape (B, C); NaN where nothing was finite, `NO_GRADIENT` where there was none,
+        `ABSENT` where nothing was measured.
     """
     of = cells.counted
     if stat == "nonfinite":
@@ -196,7 +219,7 @@ def plane(cells: Cells, stat: str, median: Values, log: npt.NDArray[np.bool_]) -
     if of is None:
         return np.asarray(values, np.float32)
     bad = of.nan + of.inf > 0
-    values = np.where(of.finite > 0, values, np.where(bad, np.float32(np.nan), ABSENT))
+    values = np.where(of.finite > 0, values, np.where(bad, np.float32(np.nan), _nothing(of)))
     if stat == "extreme":
         values = np.where(of.inf > 0, np.float32(np.inf), values)
         values = np.where(of.nan > 0, np.float32(np.nan), values)

@@ -8,10 +8,13 @@ import numpy as np
 
 from lightning_gradwatch.recording.jsonsafe import json_safe
 from lightning_gradwatch.report.report import Report
-from lightning_gradwatch.report.verdict import one_line, scope, title, where
+from lightning_gradwatch.report.verdict import idle, one_line, scope, title, where
 from lightning_gradwatch.view.cells import ABSENT, Values, plane
 from lightning_gradwatch.view.series import Series
 from lightning_gradwatch.view.shown import Shown
+
+#: The verdict on a recording of which nothing can be read.
+UNREADABLE = "this recording cannot be read"
 
 #: Version of the contract with the page.
 FORMAT = 1
@@ -39,6 +42,7 @@ def describe(run: Shown, name: str) -> dict[str, Any]:
         first_loss=losses[0],
         last_loss=losses[1],
         config=run.config,
+        idle="" if norms is None or not len(norms) else idle(norms.most, norms.nonfinite),
     )
     answer: dict[str, Any] = json_safe(
         {
@@ -54,7 +58,7 @@ def describe(run: Shown, name: str) -> dict[str, Any]:
             "complete": run.complete,
             "writing": run.writing,
             "problems": run.problems,
-            "verdict": report.verdict,
+            "verdict": UNREADABLE if not len(steps) and run.unreadable else report.verdict,
             "healthy": report.healthy,
             "scope": scope(report),
             "findings": [

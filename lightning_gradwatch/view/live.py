@@ -33,7 +33,8 @@ def from_history(history: History) -> Shown:
     there = history.has_grad[order]
     norms = np.asarray(history.grad_norm[order], np.float32)
     series = grad_norm_series(history.layout)
-    series.extend(steps, norms_by_layer(norms, there, history.layout, history.norm_type))
+    values = norms_by_layer(norms, there, history.layout, history.norm_type)
+    series.extend(steps, run.turns.mark(values, history.optimizer[order]))
     run.add(series)
     strips = strip_series()
     strips.extend(steps, np.stack([_told(getattr(history, n)[order]) for n in STRIPS], axis=1))

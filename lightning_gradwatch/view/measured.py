@@ -13,7 +13,7 @@ from lightning_gradwatch.layers import Layout
 from lightning_gradwatch.recording.columns import combine_columns
 from lightning_gradwatch.recording.tables import Rows
 from lightning_gradwatch.sample import Bools
-from lightning_gradwatch.view.cells import ABSENT, Values
+from lightning_gradwatch.view.cells import ABSENT, NO_GRADIENT, Values
 
 #: The strips under the map, and whether they span decades.
 STRIPS = {"global_norm": True, "clipped_norm": True, "loss": False, "lr": True}
@@ -27,6 +27,7 @@ FLOW = {
 }
 
 _LARGEST = np.float32(np.finfo(np.float32).max)
+_LOWEST = np.nextafter(NO_GRADIENT, np.float32(0))
 
 
 def norms_by_layer(
@@ -41,13 +42,15 @@ def norms_by_layer(
         norm_type: p > 0, or `inf`.
 
     Returns:
-        Shape (T, L); `ABSENT` where no parameter of a layer has one. A finite norm stays finite.
+        Shape (T, L); `NO_GRADIENT` where no parameter of a layer has one. A finite norm stays
+        finite.
 
     Example:
         >>> layout = Layout.of({"a.weight": 1, "a.bias": 1, "b.weight": 1})
         >>> norms = np.array([[3, 4, np.nan]], np.float32)
-        >>> norms_by_layer(norms, np.isfinite(norms), layout, 2.0).tolist()
-        [[5.0, -inf]]
+        >>> values = norms_by_layer(norms, np.isfinite(norms), layout, 2.0)
+        >>> values[0, 0].item(), values[0, 1] == NO_GRADIENT
+        (5.0, np.True_)
     """
     starts = layout.layer_starts
     if not len(starts):
@@ -67,7 +70,7 @@ def norms_by_layer(
     if values.dtype != np.float32:
         values = np.where(np.isfinite(values), np.minimum(values, _LARGEST), values)
     values = np.asarray(values, np.float32)
-    return values if gone is None else np.where(gone, ABSENT, values)
+    return values if gone is None else np.where(gone, NO_GRADIENT, values)
 
 
 class Columns:
@@ -102,8 +105,8 @@ def strips(rows: Rows) -> Values:
         values = np.asarray(rows[name], np.float64)
         with np.errstate(over="ignore"):
             narrow = values.astype(np.float32)
-        # Beyond float32 is not infinite yet.
-        narrow = np.where(np.isfinite(values), np.clip(narrow, -_LARGEST, _LARGEST), narrow)
+        # Beyond float32 is not infinite yet; the lowest number has a meaning of its own.
+        narrow = np.where(np.isfinite(values), np.clip(narrow, _LOWEST, _LARGEST), narrow)
         columns.append(np.where(narrow == -np.inf, np.float32(np.nan), narrow))
     found = np.stack(columns, axis=1)
     untold = np.isnan(found)
@@ -120,6 +123,7 @@ def updates_by_layer(rows: Rows, layout: Layout) -> tuple[Values, Values]:
     there = ~(np.isnan(weight) & np.isnan(moved))
     weights = norms_by_layer(weight, there, layout, 2.0)
     steps = norms_by_layer(moved, there, layout, 2.0)
+    weights = np.where(weights == NO_GRADIENT, ABSENT, weights)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = steps / weights
     # Weights that were all zero have no size to compare with.

@@ -44,9 +44,8 @@ class _Level:
             if self._counts is None:
                 shape = self._arrays[0].shape
                 self._counts = [np.full(shape, self.width, np.int32)]
-                self._counts += [np.zeros(shape, np.int32) for _ in range(2)]
-            of = cells.with_counts()
-            for counts, found in zip(self._counts, (of.finite, of.nan, of.inf), strict=True):
+                self._counts += [np.zeros(shape, np.int32) for _ in range(3)]
+            for counts, found in zip(self._counts, cells.with_counts(), strict=True):
                 counts[self.length : stop] = found
         self.length = stop
 

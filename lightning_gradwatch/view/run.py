@@ -28,8 +28,15 @@ from lightning_gradwatch.view.measured import (
     strips,
     updates_by_layer,
 )
+from lightning_gradwatch.view.places import Places
 from lightning_gradwatch.view.segment import Segment
-from lightning_gradwatch.view.shown import Shown, grad_norm_series, strip_series, update_series
+from lightning_gradwatch.view.shown import (
+    UPDATES,
+    Shown,
+    grad_norm_series,
+    strip_series,
+    update_series,
+)
 from lightning_gradwatch.view.tails import ReplacedError
 
 #: Seconds spent on taking in a recording before an answer is given with what there is.
@@ -81,6 +88,7 @@ class RecordedRun(Shown):
         self._found = Found()
         self._acted: dict[str, ActionLog] = {}
         self._records = Growing(np.int64, (3,))  # step, segment, place of its line
+        self._updates = Places()
         self._feeds = (ProfileFeed(self), FlowFeed(self))
         self._unread = 0
         opened = [segment for segment in self._segments if segment.open()]
@@ -93,7 +101,7 @@ class RecordedRun(Shown):
         self._void(opened)
         self.add(grad_norm_series(self.layout, self._read_norms))
         self.add(strip_series(self._read_strips))
-        for series in update_series(self.layout):
+        for series in update_series(self.layout, self._read_updates):
             self.add(series)
 
     def _void(self, opened: list[Segment]) -> None:
@@ -204,7 +212,7 @@ class RecordedRun(Shown):
         values = norms_by_layer(
             rows["grad_norm"], rows["has_grad"], segment.layout, segment.norm_type
         )
-        return self._columns(segment).spread(values)
+        return self.turns.mark(self._columns(segment).spread(values), rows["optimizer"])
 
     def _columns(self, segment: Segment) -> Columns:
         if segment.number not in self._places:
@@ -212,13 +220,15 @@ class RecordedRun(Shown):
         return self._places[segment.number]
 
     def _take_updates(self, segment: Segment) -> None:
-        before = segment.updates.rows
+        at = segment.updates.rows
         segment.updates.scan()
-        for rows in segment.updates.read(before, segment.updates.rows):
-            kept = rows[segment.keep(rows)]
-            steps = np.asarray(kept["step"], np.int64)
-            pair = updates_by_layer(kept, segment.layout)
-            for name, values in zip(("update_ratio", "weight_norm"), pair, strict=True):
+        for rows in segment.updates.read(at, segment.updates.rows):
+            kept = segment.keep(rows)
+            self._updates.append(segment.number, np.flatnonzero(kept) + at)
+            at += len(rows)
+            steps = np.asarray(rows["step"][kept], np.int64)
+            pair = updates_by_layer(rows[kept], segment.layout)
+            for name, values in zip(UPDATES, pair, strict=True):
                 self.series[name].extend(steps, self._columns(segment).spread(values))
 
     def _take_events(self) -> None:
@@ -259,10 +269,19 @@ class RecordedRun(Shown):
         for _, rows in self._rows(start, stop):
             yield strips(rows)
 
-    def row(self, index: int) -> tuple[Layout, np.void]:
-        """Return a recorded step by its index, and the layout of its columns."""
-        segment, rows = next(iter(self._rows(index, index + 1)))
-        return segment.layout, rows[0]
+    def _read_updates(self, name: str, start: int, stop: int) -> Iterator[Values]:
+        segments = {segment.number: segment for segment in self._segments}
+        for number, first, last in self._updates.stretches(start, stop):
+            segment = segments[number]
+            for rows in segment.updates.read(first, last):
+                values = updates_by_layer(rows, segment.layout)[UPDATES.index(name)]
+                yield self._columns(segment).spread(values)
+
+    def rows(self, start: int, stop: int) -> Iterator[tuple[Layout, Any]]:
+        """Yield recorded steps by their index, each with the layout of its columns."""
+        for segment, rows in self._rows(start, stop):
+            for row in rows:
+                yield segment.layout, row
 
     def records(self, step: int) -> list[dict[str, Any]]:
         """Return what actions did at a step, as their lines say."""

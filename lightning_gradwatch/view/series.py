@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_gradwatch.sample import Ints
-from lightning_gradwatch.view.cells import Cells, Values, concatenate, summarise
+from lightning_gradwatch.view.cells import Cells, Values, are_numbers, concatenate, summarise
 from lightning_gradwatch.view.growing import Growing
 from lightning_gradwatch.view.pyramid import MAX_BYTES, Pyramid
 
@@ -71,6 +71,7 @@ class Series:
         base: Width of the narrowest bins that are kept; 1 keeps every value in memory.
         read: Reads values `start` to `stop` from disk, where narrower bins are asked for.
         max_bytes: Memory of the bins.
+        read_at_once: Most values read to answer one question; past it bins are wider than asked.
     """
 
     def __init__(
@@ -82,10 +83,11 @@ class Series:
         base: int = 1,
         read: Callable[[int, int], Iterator[Values]] | None = None,
         max_bytes: int = MAX_BYTES,
+        read_at_once: int = READ_AT_ONCE,
     ) -> None:
         self.name, self.title, self.rows = name, title, tuple(rows)
         self.log = np.array([row.log for row in rows], np.bool_)
-        self._read = read
+        self._read, self._read_at_once = read, read_at_once
         self._pyramid = Pyramid(len(rows), base, max_bytes)
         self._steps = Growing(np.int64)
         self._highest = np.iinfo(np.int64).min
@@ -113,15 +115,17 @@ class Series:
 
     @property
     def present(self) -> bool:
-        """Whether anything was measured."""
-        return bool(np.isfinite(self._low).any() or self._bad.any())
+        """Whether there is anything to show; shares that are all zero are not worth a map."""
+        found = np.isfinite(np.where(self.log, self._high, self._low))
+        return bool(found.any() or self._bad.any())
 
     def extend(self, steps: Ints, values: Values) -> None:
         """Add columns.
 
         Args:
             steps: Steps, shape (T,).
-            values: Shape (T, C); `ABSENT` where there is nothing.
+            values: Shape (T, C); `ABSENT` where nothing was measured, `NO_GRADIENT` where there
+                was none.
         """
         if not len(steps):
             return
@@ -133,7 +137,7 @@ class Series:
         self._pyramid.append(values)
         if not values.size:
             return
-        finite = np.isfinite(values)
+        finite = are_numbers(values)
         if finite.all():
             positive = values > 0 if values.min() <= 0 else finite
             self._high = np.maximum(self._high, values.max(axis=0))
@@ -166,7 +170,7 @@ class Series:
         known = len(self._sample)
         if self._points is None or self._points[0] != (self._limit, known):
             values = np.asarray(self._sample.values, np.float32)
-            values = np.where(np.isfinite(values), values, np.float32(np.nan)).T
+            values = np.where(are_numbers(values), values, np.float32(np.nan)).T
             values = np.sort(values, axis=1)  # NaN comes last
             count = np.isfinite(values).sum(axis=1)
             points = np.full((3, len(self.rows)), np.nan, np.float32)
@@ -233,7 +237,7 @@ class Series:
             width *= 2
         base = self._pyramid.base
         by_hand = width < base and self._read is not None
-        by_hand = by_hand and a < b and (b - a) * columns <= READ_AT_ONCE
+        by_hand = by_hand and a < b and (b - a) * columns <= self._read_at_once
         if not by_hand:
             width = max(width, base)
         first, last = (a // width, (b - 1) // width + 1) if b > a else (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,16 @@ from lightning_gradwatch.view.acted import ActionLog
 from lightning_gradwatch.view.cells import Values
 from lightning_gradwatch.view.measured import STRIPS
 from lightning_gradwatch.view.series import Row, Series
+from lightning_gradwatch.view.turns import Turns
 
 #: Narrowest bins of the series that can be read from disk again.
 BASE = 16
 
+#: Series of what sampled steps did to the weights.
+UPDATES = ("update_ratio", "weight_norm")
+
 Reader = Callable[[int, int], Iterator[Values]]
+NamedReader = Callable[[str, int, int], Iterator[Values]]
 
 
 class Shown:
@@ -35,6 +41,7 @@ class Shown:
         problems: What could not be read, one sentence each.
         complete: Whether all there is has been taken in.
         writing: Whether something was written a moment ago.
+        turns: Which optimizer trains which layers.
     """
 
     def __init__(self) -> None:
@@ -53,6 +60,7 @@ class Shown:
         self.problems: tuple[str, ...] = ()
         self.complete = False
         self.writing = False
+        self.turns = Turns()
         self._index: dict[str, int] = {}
 
     @property
@@ -78,13 +86,18 @@ class Shown:
             self._index = {name: i for i, name in enumerate(self.layout.layers)}
         return self._index.get(module)
 
-    def row(self, index: int) -> tuple[Layout, Any] | None:
-        """Return a recorded step by its index, and the layout of its columns; None if unknown."""
-        return None
+    def rows(self, start: int, stop: int) -> Iterator[tuple[Layout, Any]]:
+        """Yield recorded steps by their index, each with the layout of its columns, where known."""
+        yield from ()
 
     def records(self, step: int) -> list[dict[str, Any]]:
         """Return what actions did at a step."""
         return []
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether there is something that this version cannot read at all."""
+        return any(segment["problem"] for segment in self.segments())
 
     def segments(self) -> list[dict[str, Any]]:
         """Return what is known of each segment."""
@@ -110,11 +123,14 @@ def strip_series(read: Reader | None = None) -> Series:
     return Series("strips", "norms, loss and learning rate", rows, base=base, read=read)
 
 
-def update_series(layout: Layout) -> Sequence[Series]:
+def update_series(layout: Layout, read: NamedReader | None = None) -> Sequence[Series]:
     """Return the empty series of what steps did to the weights."""
     rows = layer_rows(layout)
-    titles = {"update_ratio": "weight change over weight norm", "weight_norm": "weight norm"}
-    return [Series(name, title, rows) for name, title in titles.items()]
+    titles = ("weight change over weight norm", "weight norm")
+    return [
+        Series(name, title, rows, read=None if read is None else partial(read, name))
+        for name, title in zip(UPDATES, titles, strict=True)
+    ]
 
 
 def nearest(steps: np.typing.NDArray[np.int64], step: int) -> int:

@@ -16,8 +16,11 @@ from tests.browser.recordings import (
     tear,
     train_examples,
     write_bad,
+    write_huge,
     write_known,
     write_spike,
+    write_turns,
+    write_twice,
 )
 from tests.tensorboard.serving import serving
 
@@ -48,7 +51,7 @@ def browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        _miss("no Playwright: pip install playwright, or .ci/browser")
+        _miss("no Playwright: it is in the extra `development` of setup.cfg")
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         _miss("no Chromium: apt-get install chromium, or .ci/browser")
@@ -71,6 +74,9 @@ def logs(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_known(root / "torn" / "gradwatch")
     tear(root / "torn" / "gradwatch")
     write_bad(root)
+    write_turns(root / "turns" / "gradwatch")
+    write_huge(root / "huge" / "gradwatch")
+    write_twice(root / "twice" / "gradwatch")
     return root
 
 

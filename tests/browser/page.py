@@ -79,8 +79,8 @@ class Page:
         return {k[len(prefix) :]: v for k, v in pairs if k.startswith(prefix)}
 
     def text(self, selector: str) -> str:
-        """The text of the first element."""
-        return str(self.ui.locator(selector).first.inner_text())
+        """The text of the first element, as it looks: a space is a space."""
+        return str(self.ui.locator(selector).first.inner_text()).replace("\u00a0", " ")
 
     def box(self, x: float, y: float, width: float, height: float) -> dict[Colour, int]:
         """How often each colour occurs in a part of the map; shares of its width and height."""

@@ -74,6 +74,46 @@ def write_spike(folder: Path) -> None:
     writer.close([])
 
 
+def write_turns(folder: Path) -> None:
+    """Two networks that train by turns, one layer frozen, one zero, one that joins half-way."""
+    writer = RecordingWriter(folder, buffer_rows=8)
+    for step in range(80):
+        first = step % 2 == 0
+        norms: dict[str, float | None] = {
+            "g.weight": 1.0 if first else None,
+            "d.weight": None if first else 1.0,
+            "frozen.weight": None,
+            "zero.weight": 0.0,
+        }
+        late: dict[str, float | None] = {"late.weight": 1.0} if step >= 40 else {}
+        writer.add(make_sample(step, norms | late, optimizer=step % 2, loss=1.0, lr=0.1))
+    writer.close([])
+
+
+def write_huge(folder: Path, layers: int = 10_000) -> None:
+    """Twenty steps of very many layers, one of which has a NaN at one step."""
+    writer = RecordingWriter(folder)
+    quiet_step = {f"blocks.{i}.linear.weight": 1.0 for i in range(layers)}
+    layout = make_sample(0, quiet_step).layout
+    for step in range(20):
+        broken = {"blocks.4321.linear.weight": float("nan")} if step == 7 else {}
+        norms = quiet_step | broken
+        writer.add(make_sample(step, norms, layout=layout, loss=1.0, lr=0.1))
+    writer.close([])
+
+
+def write_twice(folder: Path) -> None:
+    """Two processes write into one folder; the earlier one goes on long after the later began."""
+    writers = [RecordingWriter(folder, buffer_rows=1) for _ in range(2)]
+    for step in range(6):
+        for writer in writers:
+            writer.add(make_sample(step, {"a.weight": 1.0}, loss=1.0, lr=0.1))
+    for writer in writers:
+        writer.close([])
+    late = time.time() + 120
+    os.utime(folder / "segment-0000.steps.npy", (late, late))
+
+
 def tear(folder: Path) -> None:
     """Cut the last bytes off the steps, as a kill did an hour ago."""
     table = folder / "segment-0000.steps.npy"
@@ -92,6 +132,7 @@ def write_bad(root: Path) -> None:
         ODD_RUN: {f"{ODD_LAYER}.weight": 1.0},
         "all nan": {"a.weight": float("nan"), "b.weight": float("nan")},
         "no gradient": {"a.weight": None},
+        "all zero": {"a.weight": 0.0, "b.weight": 0.0},
     }
     for name, norms in bad.items():
         writer = RecordingWriter(root / name / "gradwatch")
@@ -99,6 +140,9 @@ def write_bad(root: Path) -> None:
             writer.add(make_sample(step, norms, loss=1.0, lr=0.1))
         writer.close([])
     RecordingWriter(root / "no steps" / "gradwatch").close([])
+    one = RecordingWriter(root / "one step" / "gradwatch")
+    one.add(make_sample(0, {"a.weight": 2.0, "b.weight": 3.0}, loss=1.0, lr=0.1))
+    one.close([])
     RecordingWriter(root / "newer" / "gradwatch").close([])
     about = root / "newer" / "gradwatch" / "segment-0000.json"
     about.write_text('{"format_version": 99}', encoding="utf-8")

@@ -87,6 +87,12 @@ def test_check_cannot_be_told(logs: Path, tmp_path: Path, capsys: Capture):
     record(tmp_path / "none", steps=0)
     assert main(["check", str(tmp_path / "none")]) == 2
     assert "nothing to judge" in capsys.readouterr().err
+    writer = RecordingWriter(tmp_path / "zeros" / "gradwatch")
+    for t in range(5):
+        writer.add(make_sample(t, [0.0, 0.0]))
+    writer.close([])
+    assert main(["check", str(tmp_path / "zeros")]) == 2
+    assert "every gradient is exactly zero, so there is nothing" in capsys.readouterr().err
     meta = logs / "version_2" / "gradwatch" / schema.META.format(0)
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"format_version": 99}))
     assert main(["check", str(logs)]) == 2

@@ -25,3 +25,18 @@ def test_one_or_the_other():
     with pytest.raises(SystemExit) as stop:
         main(["demo", "mlp", "--sick", "--cured"])
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [(["--epochs", "0"], "--epochs must be 1 or more, got 0"), (["--logdir", "{file}"], "a file")],
+)
+def test_an_argument_that_makes_no_sense_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+):
+    file = tmp_path / "file"
+    file.touch()
+    assert main(["demo", *(word.format(file=file) for word in words)]) == 2
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert captured.out == ""

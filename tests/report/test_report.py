@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.finding import CODES, Severity
@@ -66,6 +68,40 @@ def test_nothing_recorded_is_not_called_healthy() -> None:
     assert str(report).startswith(f"GradWatch: {report.verdict}\n0 steps")
     assert report.to_dict()["first_loss"] is None
     assert Report().verdict == report.verdict
+
+
+@pytest.mark.parametrize(
+    ("norm", "words"),
+    [
+        (0.0, "every gradient is exactly zero"),
+        (NAN, "every gradient is NaN or Inf"),
+        (float("inf"), "every gradient is NaN or Inf"),
+        (None, "no layer has had a gradient"),
+    ],
+)
+def test_a_run_in_which_nothing_can_be_learnt_is_not_called_healthy(
+    norm: float | None, words: str
+) -> None:
+    history = run(["a.weight", "b.weight"], lambda _: [norm, None])
+    note = [found("no_gradient", ["b"], severity=Severity.INFO)]
+    for notes in ([], note):
+        report = Report.build(history, notes)
+        assert (report.verdict, report.healthy) == (words, False)
+        assert report.headline == f"GradWatch: {words} (40 steps)"
+        for text in (str(report), report.to_markdown(), _rich(report)):
+            assert words in text
+            assert "healthy" not in text
+    # What a detector says comes first, and one step of another kind is enough to judge by.
+    report = Report.build(history, [found("vanishing", ["a"])])
+    assert report.verdict == "vanishing gradients"
+    moved = run(["a.weight"], lambda step: [1e-30 if step == 7 else norm])
+    assert Report.build(moved).verdict == "healthy"
+
+
+def _rich(report: Report) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(report)
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_no_parameters() -> None:

@@ -1,4 +1,4 @@
-"""Loggers other than TensorBoard's: CSV and W&B for real, MLflow by what it would be asked."""
+"""Loggers other than TensorBoard's: CSV and W&B for real, MLflow where it is installed."""
 
 from __future__ import annotations
 
@@ -75,6 +75,24 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert f"{PREFIX}log10_norm_highest" in summary
     (page,) = folder.rglob("*.html")
     assert page.name.startswith("report_")
+    assert "NaN or Inf" in page.read_text(encoding="utf-8")
+
+
+def test_mlflow_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("mlflow", reason="MLflow is not installed: pip install mlflow-skinny")
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("DO_NOT_TRACK", "true")
+    monkeypatch.chdir(tmp_path)
+    logger = MLFlowLogger("test", tracking_uri=f"file:{tmp_path}/mlruns")
+    watch = fit(logger)
+    history = logger.experiment.get_metric_history(logger.run_id, f"{PREFIX}log10_norm")
+    assert [entry.step for entry in history] == [4, 9, 14, 19]
+    assert history[0].value == pytest.approx(
+        float(torch.tensor(watch.history.global_norm[4]).log10()), rel=1e-5
+    )
+    (page,) = tmp_path.rglob(f"{NAME}.html")
     assert "NaN or Inf" in page.read_text(encoding="utf-8")
 
 

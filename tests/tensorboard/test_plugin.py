@@ -16,6 +16,7 @@ from lightning_gradwatch.recording import RecordingWriter, schema
 from lightning_gradwatch.tensorboard.plugin import STATIC, GradWatchPlugin
 from lightning_gradwatch.testing import make_sample
 from lightning_gradwatch.view.message import decode
+from lightning_gradwatch.view.run import RecordedRun
 
 NAME = "größe <b> & 100%/ver sion"
 
@@ -139,6 +140,34 @@ def test_an_error_of_our_own_is_an_answer(logs: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("lightning_gradwatch.view.run.RecordedRun.refresh", fail)
     assert "ZeroDivisionError: by zero" in page.json("run", 500, run="version_0")["error"]
+
+
+@pytest.mark.parametrize("cut", [0.5, None])
+def test_a_file_that_goes_between_the_look_and_the_reading(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, cut: float | None
+):
+    page = Page(plugin(str(logs)))
+    table = logs / "version_0" / "gradwatch" / schema.STEPS.format(0)
+    page.json("run", run="version_0")
+    refresh, looked = RecordedRun.refresh, []
+
+    def look(self: RecordedRun) -> None:
+        refresh(self)
+        if not looked:  # the look is over, the reading has not begun
+            data = table.read_bytes()
+            table.unlink()
+            if cut is not None:
+                table.write_bytes(data[: int(cut * len(data))])
+        looked.append(len(self.series["grad_norm"]))
+
+    monkeypatch.setattr("lightning_gradwatch.view.run.RecordedRun.refresh", look)
+    if cut is None:
+        answer = page.json("step", 404, run="version_0", step=9)
+        assert "no step has been recorded" in answer["error"]
+    else:
+        assert page.json("step", run="version_0", step=9)["step"] < 9
+    assert looked[0] == 10
+    assert looked[1] < 10
 
 
 def test_logdir_spec(logs: Path):

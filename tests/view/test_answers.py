@@ -213,10 +213,38 @@ def test_a_live_history_gives_the_same_view(run: RecordedRun):
     json.dumps(embed({"x": empty}), allow_nan=False)
 
 
-def test_the_contract_names_what_is_answered(run: RecordedRun):
+def shapes(data: object, path: str = "") -> set[str]:
+    """The keys of an answer, with those above them; lists are what their entries are."""
+    if isinstance(data, list):
+        return set().union(*(shapes(entry, path) for entry in data)) if data else set()
+    if not isinstance(data, dict):
+        return set()
+    # What users name is no part of the contract, and neither is which series there are.
+    free = ("evidence", "config", "environment", "earlier")
+    found = set()
+    for key, value in data.items():
+        name = "*" if path == ".series" and not isinstance(data.get("rows"), list) else key
+        found |= {f"{path}.{name}"}
+        found |= set() if key in free else shapes(value, f"{path}.{name}")
+    return found
+
+
+def test_the_contract_names_what_is_answered_and_nothing_else(run: RecordedRun):
     page = (Path(__file__).parents[2] / "frontend" / "API.md").read_text(encoding="utf-8")
-    for answer in (answers.describe(run, "x"), answers.at_step(run, "x", 0, 0)):
-        for key in answer:
-            assert re.search(rf'"{key}"', page), key
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    header = decode(answers.bins(run, "version_0"))[0]
+    given = {
+        "findings": json.loads(json.dumps(answers.describe(run, "version_0"))),
+        "width": header,
+        "exact": answers.at_step(run, "version_0", 1230, 0),
+        "maps": embed({"version_0": run}),
+    }
+    for mark, answer in given.items():
+        (block,) = (block for block in blocks if mark in block)
+        if mark == "maps":  # the other answers again, by run
+            assert set(block) == set(answer)
+            assert set(block["runs"]) == set(answer["runs"])
+            continue
+        assert shapes(answer) == shapes(block)
     for series in run.series:
         assert f"`{series.partition(':')[0]}" in page

@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_gradwatch.view.cells import ABSENT, Values, plane, summarise
+from lightning_gradwatch.view.cells import (
+    ABSENT,
+    NO_GRADIENT,
+    Values,
+    are_numbers,
+    plane,
+    summarise,
+)
 from lightning_gradwatch.view.pyramid import Pyramid
 
-SPECIAL = [np.nan, np.inf, ABSENT, 0.0]
+SPECIAL = [np.nan, np.inf, ABSENT, NO_GRADIENT, 0.0]
 LOG = np.array([True, True])
 
 
@@ -27,12 +34,13 @@ def by_hand(values: Values, width: int) -> list[dict[str, list[float]]]:
     bins = []
     for start in range(0, len(values), width):
         part = values[start : start + width, 0]
-        finite = part[np.isfinite(part)].astype(np.float64)
+        finite = part[are_numbers(part)].astype(np.float64)
         bins.append(
             {
                 "finite": len(finite),
                 "nan": int(np.isnan(part).sum()),
                 "inf": int(np.isposinf(part).sum()),
+                "none": int((part == NO_GRADIENT).sum()),
                 "least": finite.min() if len(finite) else np.inf,
                 "most": finite.max() if len(finite) else -np.inf,
                 "mean": finite.mean() if len(finite) else 0.0,
@@ -65,8 +73,8 @@ def test_bins_are_what_their_values_are(seed, chunks, base, share):
         expected = by_hand(values, width)
         assert len(cells) == len(expected)
         for i, bin_ in enumerate(expected):
-            counts = (of.finite[i, 0], of.nan[i, 0], of.inf[i, 0])
-            assert counts == (bin_["finite"], bin_["nan"], bin_["inf"])
+            counts = (of.finite[i, 0], of.nan[i, 0], of.inf[i, 0], of.none[i, 0])
+            assert counts == (bin_["finite"], bin_["nan"], bin_["inf"], bin_["none"])
             assert cells.least[i, 0] == np.float32(bin_["least"])
             assert cells.most[i, 0] == np.float32(bin_["most"])
             assert cells.mean[i, 0] == pytest.approx(bin_["mean"], rel=1e-5)
@@ -111,19 +119,24 @@ def test_the_picture_does_not_depend_on_the_width(seed, steps):
 
 
 def test_nan_inf_nothing_and_zero_are_told_apart():
-    values = np.array([[np.nan], [np.inf], [ABSENT], [0.0], [2.0]], np.float32)
+    values = np.array([[np.nan], [np.inf], [ABSENT], [0.0], [2.0], [NO_GRADIENT]], np.float32)
     cells = summarise(values, 1)
     median, log = np.ones(1, np.float32), np.array([True])
     shown = plane(cells, "extreme", median, log).ravel().tolist()
-    assert shown[1:] == [np.inf, -np.inf, 0.0, 2.0]
+    assert shown[1:] == [np.inf, -np.inf, 0.0, 2.0, float(NO_GRADIENT)]
     assert np.isnan(shown[0])
-    assert plane(cells, "nonfinite", median, log).ravel().tolist() == [1, 1, 0, 0, 0]
+    assert plane(cells, "nonfinite", median, log).ravel().tolist() == [1, 1, 0, 0, 0, 0]
     least = plane(cells, "min", median, log).ravel()
     assert np.isnan(least[:2]).all()
-    assert least[2:].tolist() == [-np.inf, 0.0, 2.0]
+    assert least[2:].tolist() == [-np.inf, 0.0, 2.0, float(NO_GRADIENT)]
     together = summarise(values[:4], 4)
     assert np.isnan(plane(together, "extreme", median, log)).all()
     assert plane(together, "max", median, log).tolist() == [[0.0]]
+    # Any number hides that there was nothing; no gradient at one step is more than nothing at all.
+    for pair, word in (((NO_GRADIENT, 3.0), 3.0), ((ABSENT, NO_GRADIENT), NO_GRADIENT)):
+        one = summarise(np.array(pair, np.float32)[:, np.newaxis], 2)
+        assert plane(one, "extreme", median, log).tolist() == [[word]]
+        assert plane(one, "mean", median, log).tolist() == [[word]]
 
 
 def test_a_zero_is_seen_among_noise_but_hides_no_explosion():

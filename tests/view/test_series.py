@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightning_gradwatch.view.cells import ABSENT
+from lightning_gradwatch.view.cells import ABSENT, NO_GRADIENT
 from lightning_gradwatch.view.series import MOST, Row, Series
 
 
@@ -62,3 +62,18 @@ def test_nothing_finite():
     assert series.nonfinite.tolist() == [1, 1, 0]
     assert series.present
     assert not filled(np.full((3, 2), ABSENT)).present
+
+
+def test_zeros_are_something_to_show_and_no_gradient_is_not():
+    zeros = filled(np.zeros((5, 2)))
+    assert zeros.present
+    assert (zeros.median.tolist(), zeros.most.tolist()) == ([0.0, 0.0], [0.0, 0.0])
+    nothing = filled(np.full((5, 2), NO_GRADIENT))
+    assert not nothing.present
+    assert np.isnan(nothing.median).all()
+    mixed = filled(np.array([[NO_GRADIENT, 2.0], [4.0, NO_GRADIENT]]))
+    assert (mixed.median.tolist(), mixed.most.tolist()) == ([4.0, 2.0], [4.0, 2.0])
+    assert mixed.nonfinite.tolist() == [0, 0]
+    shares = Series("zeros", "shares", [Row("0", log=False)])
+    shares.extend(np.arange(5), np.zeros((5, 1), np.float32))
+    assert not shares.present

@@ -56,20 +56,40 @@ const VIRIDIS: readonly string[] = [
 ];
 
 /**
- * What a cell without a number shows: NaN, Inf, and a layer that had no gradient at all.
+ * What a cell shows that no place on the map is right for: NaN, Inf, a gradient of exactly zero, no
+ * gradient, nothing measured.
  *
- * Two maps use up most of what the colour-blind can tell apart, so that NaN and Inf are hatched too.
+ * Two maps use up most of what the colour-blind can tell apart, so that each but the last has a pattern too:
+ * NaN and Inf are hatched, zeros dotted, and where there is no gradient lines lean the other way.
  */
 export interface Exceptions {
   readonly nan: Rgb;
   readonly inf: Rgb;
+  readonly zero: Rgb;
   readonly none: Rgb;
+  /** Lines over NaN and Inf, dots over zeros. */
   readonly hatch: Rgb;
+  /** Lines where there is no gradient. */
+  readonly lines: Rgb;
 }
 
 export const EXCEPTIONS: Record<Theme, Exceptions> = {
-  light: { nan: hex("#8700ff"), inf: hex("#000000"), none: hex("#e4e7eb"), hatch: hex("#ffffff") },
-  dark: { nan: hex("#9600fa"), inf: hex("#000000"), none: hex("#1d2126"), hatch: hex("#ffffff") },
+  light: {
+    nan: hex("#8700ff"),
+    inf: hex("#000000"),
+    zero: hex("#695a5a"),
+    none: hex("#e4e7eb"),
+    hatch: hex("#ffffff"),
+    lines: hex("#5b6875"),
+  },
+  dark: {
+    nan: hex("#9600fa"),
+    inf: hex("#000000"),
+    zero: hex("#695a5a"),
+    none: hex("#1d2126"),
+    hatch: hex("#ffffff"),
+    lines: hex("#9aa6b3"),
+  },
 };
 
 /** Number of colours in a table: odd, so that the reference has one of its own. */

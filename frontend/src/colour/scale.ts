@@ -27,7 +27,7 @@ const MOST_ARM = 10;
 
 /** Measures the values of one row: what is the same for all of them is worked out once. */
 export class Ruler {
-  private readonly log: boolean;
+  readonly log: boolean;
   private readonly middle: number;
   private readonly perBelow: number;
   private readonly perAbove: number;

@@ -1,5 +1,6 @@
 // The source behind the report: the same answers, carried in the file itself.
 import { binAt } from "../map/columns";
+import { standingBin } from "../map/turns";
 import { checkFormat, decodeMap } from "./binary";
 import type {
   BinMap,
@@ -75,12 +76,18 @@ export class EmbeddedSource implements Source {
       const plane = finest?.planes.extreme;
       if (finest === undefined || plane === undefined || finest.bins === 0) continue;
       const bin = binAt(finest.first, step);
-      const values = rows.map((_, row) => plane[row * finest.bins + bin]!);
+      const bins = rows.map((_, row) => standingBin(finest, row, bin) ?? bin);
+      const values = bins.map((of, row) => plane[row * finest.bins + of]!);
       if (name === "strips") {
         rows.forEach((row, i) => scalars.set(row.name, values[i]!));
         at = finest.width === 1 ? finest.first[bin]! : step;
       } else {
-        series[name] = { step: finest.first[bin]!, values: values.map(asJson) };
+        const earlier = bins.flatMap((of, row) => (of < bin ? [[row, finest.first[of]!]] : []));
+        series[name] = {
+          step: finest.first[bin]!,
+          values: values.map(asJson),
+          earlier: Object.fromEntries(earlier) as Record<string, number>,
+        };
       }
       exact &&= finest.width === 1;
     }
@@ -118,7 +125,7 @@ async function unpack(text: string): Promise<BinMap> {
   return decodeMap(await new Response(stream).arrayBuffer());
 }
 
-/** In the planes -Infinity stands for nothing; in JSON null does. */
+/** In the planes -Infinity stands for nothing measured; in JSON null does. */
 function asJson(value: number): JsonNumber {
   return value === -Infinity ? null : value;
 }

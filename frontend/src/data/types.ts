@@ -127,6 +127,8 @@ export interface MapQuery {
 
 /** A series in bins. A plane is row-major: `rows` rows of `bins` values. */
 export interface BinMap {
+  /** Steps between two samples as the run has planned them; 0 or none if it samples every step. */
+  readonly planned?: number;
   readonly version: string;
   readonly complete: boolean;
   readonly width: number;
@@ -140,7 +142,9 @@ export interface BinMap {
 
 export interface StepSeries {
   readonly step: number;
-  readonly values: readonly JsonNumber[];
+  readonly values: readonly JsonNumber[] | null;
+  /** Rows whose value is of an earlier step than the others, since optimizers take turns. */
+  readonly earlier?: Readonly<Record<string, number>>;
 }
 
 export interface StepAction {
@@ -184,7 +188,16 @@ export interface Source {
   step(run: string, step: number, layer?: number): Promise<Step>;
 }
 
+/** Stands in a plane for "there is no gradient", where -Infinity is "nothing measured". */
+export const NO_GRADIENT = Math.fround(-3.4028234663852886e38);
+
 /** Reads a JSON number; NaN if there is none. */
 export function toNumber(value: JsonNumber | undefined): number {
-  return value === null || value === undefined ? Number.NaN : Number(value);
+  if (value === null || value === undefined) return Number.NaN;
+  return value === "none" ? NO_GRADIENT : Number(value);
+}
+
+/** Whether it is a number that was measured: not NaN, not Inf, and not one of those that stand for nothing. */
+export function isNumber(value: number): boolean {
+  return Number.isFinite(value) && value !== NO_GRADIENT;
 }

@@ -1,5 +1,6 @@
 // Which bins each column of pixels shows. Steps need not be evenly spaced.
 import type { BinMap } from "../data/types";
+import { HOLE, usualGap } from "./turns";
 
 /** For each column of pixels the bins from `start` (inclusive) to `end` (exclusive); none if equal. */
 export interface Columns {
@@ -7,16 +8,11 @@ export interface Columns {
   readonly end: Int32Array;
 }
 
-const USUAL = 0.9;
-/** A gap this many times wider than usual is a hole, and is drawn as one. */
-const HOLE = 2.5;
-
 /** Returns the step at which each bin ends on screen, exclusive. */
 export function binEnds(map: BinMap): readonly number[] {
   const between: number[] = [];
   for (let bin = 1; bin < map.bins; bin++) between.push(map.first[bin]! - map.last[bin - 1]!);
-  // Nine gaps of ten are no wider than this; a run that is sampled closely at its start has no hole there.
-  const usual = between.sort((a, b) => a - b)[Math.floor(USUAL * between.length)] ?? 1;
+  const usual = usualGap(between, map.planned);
   return map.first.map((_, bin) => {
     const last = map.last[bin]!;
     const next = map.first[bin + 1];

@@ -2,6 +2,7 @@
 // pixel, the one that stands out most is shown, so that no zoom and no size of the window hides it.
 import { Ruler, type Scale } from "../colour/scale";
 import { EXCEPTIONS, pixel, table, TABLE, type MapName, type Theme } from "../colour/maps";
+import { NO_GRADIENT } from "../data/types";
 import type { Columns } from "./columns";
 
 export interface PixelInput {
@@ -25,15 +26,26 @@ export interface Pixels {
   readonly height: number;
   /** RGBA, row-major. */
   readonly colours: Uint32Array;
-  /** 1 where a NaN or an Inf is shown, to be hatched; undefined if there is none. */
-  readonly broken: Uint8Array | undefined;
+  /** Which `PATTERN` goes over a pixel; undefined if all are plain. */
+  readonly patterns: Uint8Array | undefined;
+  /** Which words of the legend the picture needs. */
+  readonly seen: Readonly<Record<Odd, boolean>>;
 }
+
+/** What is no number, or none on a logarithmic scale. */
+export type Odd = "nan" | "inf" | "zero" | "noGradient" | "nothing";
+
+/** What is drawn over a cell so that it is told apart without colour. */
+export const PATTERN = { plain: 0, broken: 1, zero: 2, noGradient: 3 } as const;
 
 /** How much a cell stands out: NaN over Inf over numbers, however far, over nothing. */
 const NAN = 4;
 const INF = 3;
 const FARTHEST = 2;
-const NOTHING = -1;
+const NONE = -1;
+const NOTHING = -2;
+/** Stands for a zero among the places, which has no logarithm. */
+const ZERO = Number.NaN;
 
 /** The cells of one row of pixels: for each bin the one that stands out most. */
 class Strip {
@@ -52,6 +64,7 @@ class Strip {
   /** Adds a row of the plane. The innermost loop of all: no objects are made here. */
   add(plane: Float32Array, start: number, ruler: Ruler): void {
     const { stands, places, bins } = this;
+    const { log } = ruler;
     for (let bin = 0; bin < bins; bin++) {
       const value = plane[start + bin]!;
       if (value === -Infinity) continue;
@@ -59,11 +72,14 @@ class Strip {
       let stand = NAN;
       if (value === Infinity) {
         stand = INF;
+      } else if (value === NO_GRADIENT) {
+        stand = NONE;
       } else if (value === value) {
         place = ruler.at(value);
         const far = place < 0 ? -place : place;
         // 0 to 2, in order: a distance has no end.
         stand = FARTHEST * (far === Infinity ? 1 : far / (1 + far));
+        if (value === 0 && log) place = ZERO;
       }
       if (stand > stands[bin]!) {
         stands[bin] = stand;
@@ -82,9 +98,11 @@ export function paint(input: PixelInput): Pixels {
   const lut = table(input.map, input.theme);
   const special = EXCEPTIONS[input.theme];
   const [nan, inf, none] = [pixel(special.nan), pixel(special.inf), pixel(special.none)];
+  const zero = pixel(special.zero);
+  const seen = { nan: false, inf: false, zero: false, noGradient: false, nothing: false };
   const half = (TABLE - 1) / 2;
   const strip = new Strip(bins);
-  let broken: Uint8Array | undefined;
+  let patterns: Uint8Array | undefined;
   for (let y = 0; y < height; y++) {
     const top = Math.floor((y * order.length) / height);
     const bottom = Math.max(top + 1, Math.floor(((y + 1) * order.length) / height));
@@ -97,7 +115,7 @@ export function paint(input: PixelInput): Pixels {
     let lastStart = -1;
     let lastEnd = -1;
     let colour = none;
-    let isBroken = false;
+    let pattern: number = PATTERN.plain;
     for (let x = 0; x < width; x++) {
       const start = columns.start[x]!;
       const end = columns.end[x]!;
@@ -112,15 +130,26 @@ export function paint(input: PixelInput): Pixels {
             place = places[bin]!;
           }
         }
-        isBroken = most >= INF;
-        if (most === NAN) colour = nan;
-        else if (most === INF) colour = inf;
-        else if (most === NOTHING) colour = none;
-        else colour = lut[Math.round(half + half * Math.min(1, Math.max(-1, place)))]!;
+        pattern = PATTERN.plain;
+        if (most === NAN) {
+          [colour, pattern, seen.nan] = [nan, PATTERN.broken, true];
+        } else if (most === INF) {
+          [colour, pattern, seen.inf] = [inf, PATTERN.broken, true];
+        } else if (most === NOTHING) {
+          [colour, seen.nothing] = [none, true];
+        } else if (most === NONE) {
+          [colour, pattern, seen.noGradient] = [none, PATTERN.noGradient, true];
+        } else if (place !== place) {
+          [colour, pattern, seen.zero] = [zero, PATTERN.zero, true];
+        } else {
+          colour = lut[Math.round(half + half * Math.min(1, Math.max(-1, place)))]!;
+        }
       }
       colours[y * width + x] = colour;
-      if (isBroken) (broken ??= new Uint8Array(width * height))[y * width + x] = 1;
+      if (pattern !== PATTERN.plain) {
+        (patterns ??= new Uint8Array(width * height))[y * width + x] = pattern;
+      }
     }
   }
-  return { width, height, colours, broken };
+  return { width, height, colours, patterns, seen };
 }

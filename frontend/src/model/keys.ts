@@ -64,9 +64,9 @@ export function pressKey(
     case "_":
       return { ...state, window: zoom(shown, around, step, 2) };
     case "[":
-      return { ...state, window: pan(shown, around, -(shown.to - shown.from) / 4) };
+      return { ...state, window: state.window && pan(shown, around, -(shown.to - shown.from) / 4) };
     case "]":
-      return { ...state, window: pan(shown, around, (shown.to - shown.from) / 4) };
+      return { ...state, window: state.window && pan(shown, around, (shown.to - shown.from) / 4) };
     case "0":
       return { ...state, window: null };
     case "n":

@@ -1,8 +1,10 @@
 // Numbers as people read them.
+import { NO_GRADIENT } from "../data/types";
 
 /** Formats a norm or a ratio with three digits: "0.0345", "1.2e-7", "3,290". */
 export function formatNumber(value: number): string {
   if (Number.isNaN(value)) return "NaN";
+  if (value === NO_GRADIENT) return "no gradient";
   if (!Number.isFinite(value)) return value > 0 ? "Inf" : "–";
   if (value === 0) return "0";
   const size = Math.abs(value);

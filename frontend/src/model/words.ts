@@ -18,6 +18,11 @@ export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+/** Returns words as a sentence, unless they begin with the name of a file. */
+export function sentence(text: string): string {
+  return /^[\w-]+\.\w/.test(text) ? text : capital(text);
+}
+
 export function titleOf({ name, title }: Pick<Series, "name" | "title">): string {
   return TITLES[name] ?? capital(title);
 }
@@ -30,6 +35,13 @@ export function mapsOf(series: readonly Series[]): Series[] {
     return known < 0 ? order.length : known;
   };
   return series.filter(({ name }) => name !== "strips").sort((a, b) => place(a) - place(b));
+}
+
+/** Returns how many steps apart the samples of a series are planned to be; 0 if every step has one. */
+export function plannedGap(series: string, { config }: Pick<Run, "config">): number {
+  const every = config.flow_every_n_steps;
+  const isSampled = series !== "grad_norm" && series !== "strips";
+  return isSampled && typeof every === "number" ? every : 0;
 }
 
 /** Returns the series that shows best what a finding says. */

@@ -1,4 +1,5 @@
 // Drawing on a canvas in CSS pixels, sharp on every screen.
+import type { Pixels } from "../map/pixels";
 
 export interface Surface {
   readonly canvas: HTMLCanvasElement;
@@ -39,4 +40,19 @@ export function shorten(context: CanvasRenderingContext2D, text: string, room: n
     short = `${text.slice(0, head)}…${text.slice(text.length - (keep - head))}`;
   }
   return short;
+}
+
+/** Returns pixels as a picture that can be drawn at any size. */
+export function toCanvas({
+  width,
+  height,
+  colours,
+}: Pick<Pixels, "width" | "height" | "colours">): HTMLCanvasElement {
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, width);
+  canvas.height = Math.max(1, height);
+  if (width === 0 || height === 0) return canvas;
+  const bytes = new Uint8ClampedArray(colours.buffer as ArrayBuffer);
+  canvas.getContext("2d")!.putImageData(new ImageData(bytes, width, height), 0, 0);
+  return canvas;
 }

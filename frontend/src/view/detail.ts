@@ -37,7 +37,7 @@ function stepTable(step: Step): HTMLElement[] {
     ["Global norm", show(step.global_norm)],
   ];
   const { clipped_norm: clipped } = step;
-  if (clipped !== null && toNumber(clipped) !== toNumber(step.global_norm)) {
+  if (clipped !== null && !Object.is(toNumber(clipped), toNumber(step.global_norm))) {
     entries.push(["after clipping", show(clipped)]);
   }
   entries.push(["Learning rate", show(step.lr)]);
@@ -68,8 +68,9 @@ function layerTable(
     const at = step.series[series];
     if (row < 0 || at === undefined || series.startsWith(TIME_PROFILE)) continue;
     if (rows[row]!.median === null && series !== "grad_norm") continue;
-    const when = at.step === step.step ? "" : `at ${formatStep(at.step)}`;
-    entries.push([titleOf(one), show(at.values[row] ?? null), when]);
+    const of = at.earlier?.[String(row)] ?? at.step;
+    const when = of === step.step ? "" : `at ${formatStep(of)}`;
+    entries.push([titleOf(one), show(at.values?.[row] ?? null), when]);
   }
   if (layer !== undefined) {
     entries.push(
@@ -107,7 +108,6 @@ function table(entries: readonly Entry[]): HTMLElement {
   return list;
 }
 
-/** In an exact answer null is "no gradient", which is not NaN. */
 function show(value: JsonNumber): string {
-  return value === null ? "–" : formatNumber(toNumber(value));
+  return value === null ? "not measured" : formatNumber(toNumber(value));
 }

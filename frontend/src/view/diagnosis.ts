@@ -1,6 +1,6 @@
 // The diagnosis in plain words, on top of everything: what, where, why, and what to try.
 import type { Run } from "../data/types";
-import { capital } from "../model/words";
+import { capital, sentence } from "../model/words";
 import { Card } from "./card";
 import { fill, h, setText } from "./dom";
 
@@ -34,7 +34,7 @@ export class Diagnosis {
     this.last = { run, chosen, named };
     this.updateHead(run, named);
     fill(this.problems, JSON.stringify(run.problems), () =>
-      run.problems.map((problem) => h("p", { class: "problem" }, problem)),
+      run.problems.map((problem) => h("p", { class: "problem" }, sentence(problem))),
     );
     this.updateCards(run, chosen);
     const acted = run.actions.map(({ text }) => text).join(" · ");
@@ -45,7 +45,9 @@ export class Diagnosis {
   private updateHead(run: Run, named: boolean): void {
     const { verdict, healthy, scope, findings, complete, steps } = run;
     const worst = (findings[0]?.severity ?? "INFO").toLowerCase();
-    const level = steps === 0 ? "info" : healthy ? "healthy" : worst;
+    // Nothing found is no health where nothing was recorded or learnt.
+    const found = findings.some(({ severity }) => severity !== "INFO");
+    const level = steps === 0 ? "info" : healthy ? "healthy" : found ? worst : "warning";
     this.head.className = `headline ${level}`;
     setText(this.lamp, level === "healthy" ? "✓" : level === "info" ? "–" : "!");
     setText(this.verdict, named ? `${run.run}: ${verdict}` : capital(verdict));

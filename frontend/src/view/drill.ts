@@ -1,6 +1,7 @@
 // The chosen layer's own curves over the window.
 import type { BinMap, Series, Source } from "../data/types";
-import { mapsOf, TIME_PROFILE, titleOf } from "../model/words";
+import { REACH } from "../map/turns";
+import { mapsOf, plannedGap, TIME_PROFILE, titleOf } from "../model/words";
 import { h, setText } from "./dom";
 import { LineChart } from "./linechart";
 import { marksOf, type Change, type Scene, type Shown } from "./shown";
@@ -47,7 +48,7 @@ export class Drill {
   }
 
   private draw(
-    { run, ...shown }: Shown,
+    { run, model, ...shown }: Shown,
     scene: Scene,
     series: Series,
     row: number,
@@ -58,26 +59,33 @@ export class Drill {
     const width = Math.floor(curve.card.clientWidth) - 24;
     const { from, to } = scene.window;
     const query = { run: run.run, series: series.name, from, to, rows: [row] };
-    curve.slot.ask(JSON.stringify([query, run.version, run.complete, width]), () =>
-      this.source.map({
+    const planned = plannedGap(series.name, run);
+    const reach = Math.max(REACH, planned);
+    curve.slot.ask(JSON.stringify([query, run.version, run.complete, width]), async () => {
+      const found = await this.source.map({
         ...query,
-        bins: Math.max(64, width),
+        from: Math.max(model.extent.from, from - reach),
+        to: to + reach,
+        bins: Math.max(64, width) + 2 * REACH,
         stats: ["extreme", "min", "mean", "max"],
-      }),
-    );
-    const who = series.rows[row]!.name;
-    setText(curve.title, `${named ? `${run.run} · ` : ""}${who} · ${titleOf(series)}`);
-    const map = curve.slot.value;
-    if (map === undefined || width < 120) return;
-    curve.chart.update({
-      map,
-      lines: [{ row: 0, colour: COLOURS[place % COLOURS.length]! }],
-      log: series.log,
-      from,
-      to,
-      width,
-      marks: marksOf({ run, ...shown }, scene),
+      });
+      return { ...found, planned };
     });
+    const map = curve.slot.value;
+    if (map !== undefined && width >= 120) {
+      curve.chart.update({
+        map,
+        lines: [{ row: 0, colour: COLOURS[place % COLOURS.length]! }],
+        log: series.log,
+        from,
+        to,
+        width,
+        marks: marksOf({ run, model, ...shown }, scene),
+      });
+    }
+    const who = `${named ? `${run.run} · ` : ""}${series.rows[row]!.name}`;
+    const zeros = curve.chart.hasZeros ? " · bars at the bottom: exactly 0" : "";
+    setText(curve.title, `${who} · ${titleOf(series)}${zeros}`);
   }
 
   private add(series: Series): Curve {

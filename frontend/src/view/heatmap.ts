@@ -1,14 +1,15 @@
 // The heat map: layers by steps, labels on its left, what is chosen on top of it.
-import { EXCEPTIONS, type MapName, type Theme } from "../colour/maps";
-import { css } from "../colour/oklab";
+import type { MapName, Theme } from "../colour/maps";
 import type { Scale } from "../colour/scale";
 import type { BinMap, Row } from "../data/types";
 import { spreadBins } from "../map/columns";
-import { paint, type Pixels } from "../map/pixels";
+import { paint, type Odd, type Pixels } from "../map/pixels";
 import { chooseLabels, type Arrangement } from "../map/rows";
-import { makeSurface, prepare, shorten } from "./canvas";
+import { fillTurns } from "../map/turns";
+import { makeSurface, prepare, shorten, toCanvas } from "./canvas";
 import { style } from "./dom";
 import { RIGHT } from "./linechart";
+import { cover } from "./patterns";
 
 export interface HeatInput {
   readonly map: BinMap;
@@ -78,7 +79,7 @@ export class HeatMap {
       this.painted = `${rest} ${ratio}`;
       const began = performance.now();
       const pixels = paint({
-        plane: map.planes.extreme ?? new Float32Array(0),
+        plane: fillTurns(map).planes.extreme ?? new Float32Array(0),
         bins: map.bins,
         order: arrangement.order,
         medians: input.medians,
@@ -95,7 +96,7 @@ export class HeatMap {
     const { context } = this.picture;
     context.imageSmoothingEnabled = false;
     context.drawImage(this.stored.image, gutter, 0, this.plotWidth, height);
-    this.hatch(this.stored.pixels);
+    cover(this.picture, this.stored.pixels, { left: gutter, width: this.plotWidth, height }, theme);
     this.separate();
     this.label(chosen);
   }
@@ -124,35 +125,9 @@ export class HeatMap {
     return Math.min(lines - 1, Math.max(0, Math.floor((y / this.input!.height) * lines)));
   }
 
-  private hatch({ broken, width, height }: Pixels): void {
-    if (broken === undefined) return;
-    const { context } = this.picture;
-    const { gutter, height: high, theme } = this.input!;
-    const mask = toCanvas({
-      width,
-      height,
-      colours: broken.reduce((all, one, i) => {
-        if (one === 1) all[i] = 0xff000000;
-        return all;
-      }, new Uint32Array(broken.length)),
-    });
-    const layer = makeSurface("");
-    prepare(layer, this.plotWidth, high);
-    layer.context.imageSmoothingEnabled = false;
-    layer.context.drawImage(mask, 0, 0, this.plotWidth, high);
-    layer.context.globalCompositeOperation = "source-in";
-    layer.context.strokeStyle = css(EXCEPTIONS[theme].hatch);
-    layer.context.lineWidth = 1;
-    layer.context.beginPath();
-    // One path: composed line by line, each line would erase those before it.
-    for (let x = -high; x < this.plotWidth; x += 9) {
-      layer.context.moveTo(x, high);
-      layer.context.lineTo(x + high, 0);
-    }
-    layer.context.stroke();
-    context.globalAlpha = 0.75;
-    context.drawImage(layer.canvas, gutter, 0, this.plotWidth, high);
-    context.globalAlpha = 1;
+  /** What the picture shows besides numbers. */
+  get seen(): Readonly<Record<Odd, boolean>> | undefined {
+    return this.stored?.pixels.seen;
   }
 
   private separate(): void {
@@ -254,18 +229,4 @@ function outline(
   context.strokeStyle = colour;
   context.strokeRect(...box);
   context.setLineDash([]);
-}
-
-function toCanvas({
-  width,
-  height,
-  colours,
-}: Pick<Pixels, "width" | "height" | "colours">): HTMLCanvasElement {
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, width);
-  canvas.height = Math.max(1, height);
-  if (width === 0 || height === 0) return canvas;
-  const bytes = new Uint8ClampedArray(colours.buffer as ArrayBuffer);
-  canvas.getContext("2d")!.putImageData(new ImageData(bytes, width, height), 0, 0);
-  return canvas;
 }

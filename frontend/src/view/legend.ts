@@ -1,6 +1,7 @@
 // The colour scale with its ends in words.
 import { colourAt, EXCEPTIONS } from "../colour/maps";
-import { css } from "../colour/oklab";
+import { css, type Rgb } from "../colour/oklab";
+import type { Odd } from "../map/pixels";
 import { formatPower, powerTicks } from "../model/numbers";
 import { fill, h } from "./dom";
 import type { Scene, Shown } from "./shown";
@@ -10,8 +11,13 @@ const SWATCHES = 48;
 export class Legend {
   readonly element = h("div", { class: "legend" });
 
-  update({ series }: Shown, { scale, state, theme }: Scene): void {
-    const key = JSON.stringify([scale, state.colours, theme, series.name]);
+  /** `seen` is what the picture shows besides numbers: what is not there needs no explanation. */
+  update(
+    { series }: Shown,
+    { scale, state, theme }: Scene,
+    seen: Readonly<Record<Odd, boolean>> | undefined,
+  ): void {
+    const key = JSON.stringify([scale, state.colours, theme, series.name, seen]);
     fill(this.element, key, () => {
       const start = scale.low === scale.middle ? 0 : -1;
       const at = (i: number): string =>
@@ -26,15 +32,20 @@ export class Legend {
         bar.append(h("span", { style: `left: ${(100 * place(value)).toFixed(2)}%` }, text));
       }
       const [low, high] = ends(series.name, scale.relative);
-      const { nan, inf } = EXCEPTIONS[theme];
-      const swatch = (text: string, colour: string): HTMLElement =>
-        h("span", { class: "swatch" }, h("i", { style: `background-color: ${colour}` }), text);
+      const { nan, inf, zero, none } = EXCEPTIONS[theme];
+      const swatch = (text: string, colour: Rgb, pattern: string): HTMLElement => {
+        const box = h("i", { class: pattern, style: `background-color: ${css(colour)}` });
+        return h("span", { class: "swatch" }, box, text);
+      };
       return [
         h("span", { class: "end" }, low),
         bar,
         h("span", { class: "end" }, high),
-        swatch("NaN", css(nan)),
-        swatch("Inf", css(inf)),
+        swatch("NaN", nan, "hatched"),
+        swatch("Inf", inf, "hatched"),
+        ...(seen?.zero === true ? [swatch("exactly 0", zero, "dotted")] : []),
+        ...(seen?.noGradient === true ? [swatch("no gradient", none, "lined")] : []),
+        ...(seen?.nothing === true ? [swatch("not measured", none, "")] : []),
       ];
     });
   }

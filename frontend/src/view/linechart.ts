@@ -1,8 +1,10 @@
 // A line over steps, drawn by uPlot: the mean of each bin as a line, its range as a band.
 import uPlot from "uplot";
 import { binEnds } from "../map/columns";
-import type { BinMap } from "../data/types";
-import { formatNumber, formatPower, mantissaTicks, powerTicks, stepTicks } from "../model/numbers";
+import { fillTurns } from "../map/turns";
+import { isNumber, type BinMap } from "../data/types";
+import { stepTicks } from "../model/numbers";
+import { label, padded, ticks } from "./axes";
 import { style } from "./dom";
 
 /** One line; `colour` is a custom property. */
@@ -40,13 +42,18 @@ export interface ChartOptions {
 
 export const RIGHT = 10;
 const X_AXIS = 24;
+/** Fewer values than this get dots. */
+const POINTS = 16;
 
 export class LineChart {
   private plot: uPlot | undefined;
   private input: ChartInput | undefined;
   private shape = "";
-  /** Bins that hold NaN or Inf, as ranges of steps. */
-  private broken: (readonly [number, number])[] = [];
+  /** Bins that hold NaN or Inf, and those that hold a zero which has no logarithm, as ranges of steps. */
+  private broken: [number, number][] = [];
+  private zeros: [number, number][] = [];
+  /** Whether any value has a place on the scale: without one, its labels would mean nothing. */
+  private scaled = false;
 
   constructor(
     private readonly host: HTMLElement,
@@ -75,11 +82,17 @@ export class LineChart {
     this.plot = undefined;
   }
 
-  private values({ map, lines, log }: ChartInput): uPlot.AlignedData {
+  /** Whether it has bars at its lower edge for what is exactly zero. */
+  get hasZeros(): boolean {
+    return this.zeros.length > 0;
+  }
+
+  private values({ map: given, lines, log }: ChartInput): uPlot.AlignedData {
+    const map = fillTurns(given);
     const ends = binEnds(map);
     const x = map.first.map((first, bin) => (first + map.last[bin]! + 1) / 2);
     const show = (value: number): number | null => {
-      if (!Number.isFinite(value) || (log && value <= 0)) return null;
+      if (!isNumber(value) || (log && value <= 0)) return null;
       return log ? Math.log10(value) : value;
     };
     const planes = [map.planes.mean, map.planes.min, map.planes.max].map(
@@ -89,14 +102,18 @@ export class LineChart {
       planes.map((plane) => x.map((_, bin) => show(plane?.[row * map.bins + bin] ?? Number.NaN))),
     );
     this.broken = [];
+    this.zeros = [];
     for (const { row } of lines) {
       for (let bin = 0; bin < map.bins; bin++) {
         const value = map.planes.extreme?.[row * map.bins + bin] ?? 0;
         if (Number.isNaN(value) || value === Infinity) {
-          this.broken.push([map.first[bin]!, ends[bin]!]);
+          addRange(this.broken, map.first[bin]!, ends[bin]!);
         }
+        const least = (map.planes.min ?? map.planes.extreme)?.[row * map.bins + bin];
+        if (log && least === 0) addRange(this.zeros, map.first[bin]!, ends[bin]!);
       }
     }
+    this.scaled = columns.some((column) => column.some((value) => value !== null));
     return [x, ...columns] as uPlot.AlignedData;
   }
 
@@ -143,7 +160,8 @@ export class LineChart {
           ...axis,
           grid,
           size: gutter,
-          splits: (_u, _i, low, high) => ticks(low, high, input.log, this.options.height),
+          splits: (_u, _i, low, high) =>
+            this.scaled ? ticks(low, high, input.log, this.options.height) : [],
           values: (_, splits) => splits.map((value) => label(value, input.log)),
         },
       ],
@@ -153,7 +171,10 @@ export class LineChart {
           {
             stroke: () => style(colour),
             width: 1.25,
-            points: { show: (u: uPlot) => u.data[0].length === 1 },
+            // A few samples in a wide window: each is seen, also one that stands alone.
+            points: {
+              show: (_: uPlot, _i: number, from: number, to: number) => to - from < POINTS,
+            },
             ...(dashed ? { dash: [4, 3] } : {}),
           },
           // The edges of the band: a spike is as high as it was, whatever the mean says.
@@ -195,11 +216,17 @@ export class LineChart {
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
     const ratio = devicePixelRatio;
-    ctx.fillStyle = style("--nan");
-    for (const [first, end] of this.broken) {
-      const left = u.valToPos(first, "x", true);
-      const width = Math.max(2 * ratio, u.valToPos(end, "x", true) - left);
-      ctx.fillRect(left, bbox.top, width, 4 * ratio);
+    const bar = 4 * ratio;
+    const edges = [
+      ["--nan", this.broken, bbox.top],
+      ["--zero", this.zeros, bbox.top + bbox.height - bar],
+    ] as const;
+    for (const [colour, ranges, top] of edges) {
+      ctx.fillStyle = style(colour);
+      for (const [first, end] of ranges) {
+        const left = u.valToPos(first, "x", true);
+        ctx.fillRect(left, top, Math.max(2 * ratio, u.valToPos(end, "x", true) - left), bar);
+      }
     }
     for (const { step, colour, dashed } of this.input?.marks ?? []) {
       const x = Math.round(u.valToPos(step + 0.5, "x", true));
@@ -215,41 +242,14 @@ export class LineChart {
   }
 }
 
+/** Adds a range of steps; one that goes on where the last one ends makes that longer. */
+function addRange(ranges: [number, number][], first: number, end: number): void {
+  const last = ranges.at(-1);
+  if (last?.[1] === first) last[1] = end;
+  else ranges.push([first, end]);
+}
+
 /** Makes a colour of the style sheet, which is #rrggbb, see-through. */
 function fade(colour: string): string {
   return `${style(colour)}48`;
-}
-
-/** Leaves air above and below; a constant line stands in the middle. */
-function padded(low: number | null, high: number | null, log: boolean): [number, number] {
-  if (low === null || high === null) return log ? [-1, 1] : [0, 1];
-  const least = log ? 0.4 : Math.max(1e-12, 0.05 * Math.max(Math.abs(low), Math.abs(high)));
-  const air = Math.max(0.08 * (high - low), (least - (high - low)) / 2);
-  return [low - air, high + air];
-}
-
-function ticks(low: number, high: number, log: boolean, height: number): number[] {
-  const most = Math.max(2, Math.floor(height / 26));
-  if (log) {
-    // Two labels at least, or nobody knows how tall the curve is.
-    for (let count = most; count < most + 4; count++) {
-      const powers = powerTicks(low, high, count);
-      if (powers.length > 1) return [...powers];
-    }
-    const between = mantissaTicks(low, high);
-    if (between.length > 0) return between.slice(0, most);
-  }
-  const raw = (high - low) / most;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const every = [1, 2, 2.5, 5, 10].map((m) => m * power).find((e) => e >= raw) ?? raw;
-  const result: number[] = [];
-  for (let i = Math.ceil(low / every); i * every <= high; i++) result.push(i * every);
-  return result;
-}
-
-function label(value: number, log: boolean): string {
-  if (!log) return formatNumber(Math.abs(value) < 1e-15 ? 0 : value);
-  return Number.isInteger(value)
-    ? formatPower(value)
-    : formatNumber(Number((10 ** value).toPrecision(3)));
 }

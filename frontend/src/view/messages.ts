@@ -2,7 +2,7 @@
 import { toNumber, type Run } from "../data/types";
 import { formatNumber, formatStep } from "../model/numbers";
 import type { ViewState } from "../model/state";
-import { mapsOf, titleOf } from "../model/words";
+import { mapsOf, sentence, titleOf } from "../model/words";
 import type { Shown } from "./shown";
 
 /** How things stand, apart from what is drawn. */
@@ -26,18 +26,21 @@ export function messagesOf(now: Situation): readonly string[] {
   const texts: string[] = [];
   const { trouble, problems, names, wanted, runs } = now;
   if (now.loaded && trouble === "" && names.length === 0) {
-    texts.push(
-      "No run below this log directory has a recording yet. Train with callbacks=[GradWatch()] and a " +
-        "logger; this page shows it as soon as the first steps are written.",
-    );
+    // The server knows more: which directory it is, for one.
+    if (problems.length === 0) {
+      texts.push(
+        "No run below this log directory has a recording yet. Train with callbacks=[GradWatch()] and " +
+          "a logger; this page shows it as soon as the first steps are written.",
+      );
+    }
   } else if (wanted !== null && names.length > 0 && !names.includes(wanted)) {
     texts.push(`There is no run "${wanted}" here; this is "${names[0]!}".`);
   }
   if (trouble !== "") texts.push(trouble);
-  texts.push(...problems);
+  texts.push(...problems.map(sentence));
   for (const { run, steps, series } of runs) {
     if (steps > 0 && mapsOf(series).length === 0) {
-      texts.push(`In "${run}" no layer has had a gradient other than zero, so there is no map.`);
+      texts.push(`In "${run}" no layer has had a gradient, so there is no map.`);
     }
   }
   return texts;
@@ -74,9 +77,9 @@ export function spoken({ run, series, finding, model }: Shown, state: ViewState)
     told === undefined ? "" : `${told.title}, ${told.where}`,
     layer ?? "",
     step === null ? "" : `step ${formatStep(step)}`,
-    row < 0 || values === undefined
+    row < 0 || values === undefined || values === null
       ? ""
-      : `${titleOf(series)} ${formatNumber(toNumber(values[row]))}`,
+      : `${titleOf(series)} ${values[row] === null ? "not measured" : formatNumber(toNumber(values[row]))}`,
   ];
   return parts.filter((part) => part !== "").join(", ");
 }

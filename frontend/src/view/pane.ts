@@ -1,7 +1,7 @@
 // One run: its heat map, the marks above it, the strips below it.
 import { formatStep } from "../model/numbers";
 import { glyphOf, lineRanges } from "../model/markers";
-import { zoom } from "../model/keys";
+import { pan, zoom } from "../model/keys";
 import { rowsFor, TIME_PROFILE, titleOf } from "../model/words";
 import { h, setAttribute, setText } from "./dom";
 import { HeatMap } from "./heatmap";
@@ -67,7 +67,6 @@ export class Pane {
     const { run, series, model, arrangement, medians } = shown;
     setText(this.title, named ? run.run : `${titleOf(series)} by ${rowWord(series.name)} and step`);
     setText(this.subtitle, this.describe());
-    this.legend.update(shown, scene);
     const map = model.map.value;
     const width = this.width;
     if (map !== undefined && width > this.gutter && model.mapSeries === series.name) {
@@ -85,6 +84,7 @@ export class Pane {
         gutter: this.gutter,
         chosen: scene.state.layer,
       });
+      this.legend.update(shown, scene, this.heat.seen);
       this.drawOverlay();
       this.marks.update(shown, scene, width, (step) => this.heat.xOf(step));
     }
@@ -105,12 +105,13 @@ export class Pane {
     const width = model.mapSeries === series.name ? (model.map.value?.width ?? 1) : 1;
     const unit = series.log ? "log₁₀" : "linear";
     const measure = scale.relative ? `${unit}, against each row’s own median` : unit;
-    const sampled =
-      series.name !== "grad_norm" ? `, ${series.columns.toLocaleString("en-US")} samples` : "";
+    const isSampled = series.name !== "grad_norm";
+    const what = isSampled ? "sample" : "step";
+    const sampled = isSampled ? `, ${counted(series.columns, what)}` : "";
     const bins =
       width === 1
-        ? "every step is drawn"
-        : `${width.toLocaleString("en-US")} steps per column, the one farthest from the row’s median`;
+        ? `every ${what} is drawn`
+        : `${counted(width, what)} per column, the one farthest from the row’s median`;
     return `${measure}${sampled} · ${bins}`;
   }
 
@@ -157,7 +158,7 @@ export class Pane {
     const line = this.heat.lineAt(hover.y);
     const step = this.heat.stepAt(hover.x);
     const row = arrangement.order[line] ?? 0;
-    setText(this.tip, tipText(series.rows[row]!, map, row, step));
+    setText(this.tip, tipText(series, map, row, step));
     const flip = hover.x > this.width / 2;
     this.tip.style.left = flip ? "" : `${hover.x + 14}px`;
     this.tip.style.right = flip ? `${this.width - hover.x + 14}px` : "";
@@ -178,16 +179,11 @@ export class Pane {
       if (!ready()) return;
       const next = place(event);
       if (this.drag?.pan === true && this.hover !== null) {
-        const { window, extent } = this.scene!;
+        const { window, extent, state } = this.scene!;
         const by = ((this.hover.x - next.x) / this.plotWidth) * (window.to - window.from + 1);
-        if (Math.abs(by) >= 1) {
-          const span = window.to - window.from;
-          const from = Math.min(
-            extent.to - span,
-            Math.max(extent.from, Math.round(window.from + by)),
-          );
+        if (Math.abs(by) >= 1 && state.window !== null) {
           this.hover = next;
-          this.change({ window: { from, to: from + span } });
+          this.change({ window: pan(window, { first: extent.from, last: extent.to }, by) });
         }
         return;
       }
@@ -250,6 +246,10 @@ export class Pane {
     this.strips.destroy();
     this.element.remove();
   }
+}
+
+function counted(count: number, what: string): string {
+  return `${formatStep(count)} ${what}${count === 1 ? "" : "s"}`;
 }
 
 function rowWord(series: string): string {

@@ -1,15 +1,16 @@
 // The depth profile: every layer at one step, in the order of the map's rows. uPlot, turned by 90°.
 import uPlot from "uplot";
-import { toNumber } from "../data/types";
+import { isNumber, toNumber } from "../data/types";
 import { formatNumber, formatPower, formatStep, powerTicks } from "../model/numbers";
 import { TIME_PROFILE } from "../model/words";
 import { h, setText, style } from "./dom";
 import { Pane } from "./pane";
 import type { Scene, Shown } from "./shown";
+import { SIGNS, signOf, type Sign } from "./signs";
 
 interface Dots {
-  /** Lines whose value is NaN or Inf. */
-  readonly broken: readonly number[];
+  /** What stands at the edge for lines whose value has no place on the scale. */
+  readonly signs: readonly (readonly [number, Sign])[];
   readonly now: readonly (number | null)[];
   readonly median: readonly (number | null)[];
   readonly range: readonly (readonly [number, number] | null)[];
@@ -72,14 +73,25 @@ export class Profile {
       const name = lines[line];
       if (name !== undefined) this.choose(name);
     };
-    setText(
-      this.note,
+    setText(this.note, this.explain(shown, series.name));
+  }
+
+  /** Says what the signs mean that are there. */
+  private explain(shown: readonly Shown[], series: string): string {
+    const words =
       shown.length > 1
-        ? `● ${first.run.run}   ○ ${shown[1]!.run.run}`
-        : series.name === "grad_norm"
-          ? "● this step   ━ 5 % to 95 % of the run   ┃ median   ✖ NaN or Inf"
-          : "● this step   ┃ median",
-    );
+        ? shown.map(({ run }, i) => `${i === 0 ? "●" : "○"} ${run.run}`)
+        : [
+            "● this step",
+            ...(series === "grad_norm" ? ["━ 5 % to 95 % of the run"] : []),
+            "┃ median",
+          ];
+    const there = new Set(this.dots.flatMap(({ signs }) => signs.map(([, sign]) => sign)));
+    for (const [sign, about] of Object.entries(SIGNS)) {
+      if (there.has(sign as Sign)) words.push(about.words);
+    }
+    // A line may end between them, but not within.
+    return words.map((one) => one.replaceAll(" ", "\u00a0")).join("   ");
   }
 
   private describe(shown: readonly Shown[], { step, state }: Scene): string {
@@ -101,7 +113,7 @@ export class Profile {
     const { series, run, model } = one;
     const values = model.step.value?.series[series.name]?.values;
     const place = (value: number): number | null => {
-      if (!Number.isFinite(value) || (this.log && value <= 0)) return null;
+      if (!isNumber(value) || (this.log && value <= 0)) return null;
       return this.log ? Math.log10(value) : value;
     };
     const rows = new Map(series.rows.map((row, index) => [row.name, index]));
@@ -109,9 +121,10 @@ export class Profile {
     const numbers = at.map((row) => toNumber(values?.[row]));
     const given = (line: number): boolean => (values?.[at[line]!] ?? null) !== null;
     return {
-      broken: numbers.flatMap((value, line) =>
-        given(line) && !Number.isFinite(value) ? [line] : [],
-      ),
+      signs: numbers.flatMap((value, line) => {
+        const sign = given(line) ? signOf(value, this.log) : null;
+        return sign === null ? [] : [[line, sign] as const];
+      }),
       now: numbers.map(place),
       median: at.map((row) => place(one.medians[row] ?? Number.NaN)),
       range: at.map((row) => {
@@ -214,15 +227,17 @@ export class Profile {
     const { ctx } = u;
     const ratio = devicePixelRatio;
     ctx.save();
-    this.dots.forEach(({ now, broken }, run) => {
+    this.dots.forEach(({ now, signs }, run) => {
       const tall = u.bbox.height / Math.max(1, now.length);
       const radius = Math.max(1.5 * ratio, Math.min(4 * ratio, tall * 0.35));
-      ctx.fillStyle = style("--nan");
-      ctx.textAlign = "right";
       ctx.textBaseline = "middle";
-      ctx.font = `${Math.max(9, Math.min(12, tall / ratio)) * ratio}px system-ui, sans-serif`;
-      for (const line of broken) {
-        ctx.fillText("✖", u.bbox.left + u.bbox.width, u.valToPos(line + 0.5, "x", true));
+      ctx.font = `600 ${Math.max(9, Math.min(12, tall / ratio)) * ratio}px system-ui, sans-serif`;
+      for (const [line, sign] of signs) {
+        const { text, colour, left } = SIGNS[sign];
+        ctx.fillStyle = style(colour);
+        ctx.textAlign = left ? "left" : "right";
+        const x = u.bbox.left + (left ? 0 : u.bbox.width);
+        ctx.fillText(text, x, u.valToPos(line + 0.5, "x", true));
       }
       now.forEach((value, line) => {
         if (value === null) return;

@@ -1,5 +1,7 @@
 // Everything that has been loaded about one run.
 import type { BinMap, Run, Series, Source, Step } from "../data/types";
+import { REACH } from "../map/turns";
+import { plannedGap } from "../model/words";
 import type { ViewState, Window } from "../model/state";
 import { Slot } from "./slot";
 
@@ -71,15 +73,17 @@ export class RunModel {
     const window = state.window ?? {};
     const key = JSON.stringify([run.version, run.complete, this.pass, window]);
     const query = { run: this.name, ...window };
+    const from = state.window?.from;
     this.map.ask(`${key} ${series.name} ${bins}`, async () => {
       const map = await this.source.map({
         ...query,
+        ...(from === undefined ? {} : { from: Math.max(this.extent.from, from - REACH) }),
         series: series.name,
-        bins,
+        bins: bins + (from === undefined ? 0 : REACH),
         stats: ["extreme"],
       });
       this.mapSeries = series.name;
-      return map;
+      return { ...map, planned: plannedGap(series.name, run) };
     });
     if (run.series.some((one) => one.name === "strips")) {
       this.strips.ask(`${key} ${width}`, () =>

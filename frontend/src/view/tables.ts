@@ -44,7 +44,7 @@ export class Tables {
     const details = h(
       "details",
       { class: "panel", "data-part": "layers", open },
-      h("summary", {}, `All ${formatStep(run.layers.length)} layers as a table`),
+      h("summary", {}, `${layersOf(run)} as a table`),
     );
     const build = (): void => {
       if (body.childElementCount > 0) return;
@@ -117,4 +117,8 @@ export class Tables {
   private isOpen(part: string): boolean {
     return this.element.querySelector<HTMLDetailsElement>(`[data-part=${part}]`)?.open ?? false;
   }
+}
+
+function layersOf({ layers }: Run): string {
+  return layers.length === 1 ? "The layer" : `All ${formatStep(layers.length)} layers`;
 }

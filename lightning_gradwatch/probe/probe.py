@@ -184,7 +184,7 @@ class Probe:
     def after_step(self) -> OpenStep | None:
         """Measure what the step did; return it if no number of it is on the device only."""
         step = self._open
-        if step is None:
+        if step is None or step.made:  # the latter: steps that are not read came after it
             return None
         step.made = True
         step.columns, step.squares = self._updates.after(step.fine)

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_gradwatch.probe.host import widen
+from lightning_gradwatch.probe.host import laid_out, widen
 
 
 def is_sharded(tensor: Tensor | None) -> bool:
@@ -48,11 +48,7 @@ class ShardedNorms:
             groups.setdefault(_spread(parameter), []).append(i)
         for (mesh, dims), places in groups.items():
             powers = torch.stack([self._power(parameters[i]) for i in places])
-            there = torch.tensor(
-                [float(parameters[i].grad is not None) for i in places],
-                dtype=powers.dtype,
-                device=powers.device,
-            )
+            there = laid_out([float(parameters[i].grad is not None) for i in places], powers)
             vector = torch.cat([powers, there])
             operation = dist.ReduceOp.MAX if math.isinf(norm_type) else dist.ReduceOp.SUM
             for dim in dims:

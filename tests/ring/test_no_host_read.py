@@ -122,6 +122,8 @@ class NoCopies(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
+        if name == "where" and len({arg.device for arg in args}) > 1:
+            raise AssertionError("where() copies a number from the host to the device")
         if name in ("_to_copy", "copy_"):
             source = args[1] if name == "copy_" else args[0]
             if source.device.type != out.device.type:

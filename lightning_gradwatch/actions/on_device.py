@@ -125,13 +125,13 @@ class DeviceTraining:
         """
         same = norm_type == self.norm_type
         norm = self.norm if same else self._measured(norm_type)
-        above = (norm > max_norm) & torch.isfinite(norm)
-        divisor = torch.where(above, (norm / max_norm).clamp(max=MOST), 1.0)
+        fine = torch.logical_not((norm > max_norm) & torch.isfinite(norm))
+        divisor = (norm / max_norm).clamp(max=MOST).masked_fill(fine, 1.0)
         if self._optimizer_divides():
             self._divisor = divisor if self._divisor is None else self._divisor * divisor
         else:
             # Gradients may keep their loss scale: a factor is a factor.
-            factor = torch.where(above, (max_norm / norm).clamp(min=1.0 / MOST), 1.0)
+            factor = (max_norm / norm).clamp(min=1.0 / MOST).masked_fill(fine, 1.0)
             change.multiply_by(self._gradients(), factor)
         self.norm = self.norm / divisor
 

@@ -81,3 +81,14 @@ def is_at_hand(values: torch.Tensor) -> bool:
 def widen(values: torch.Tensor) -> torch.Tensor:
     """Return `values` as float64, or as float32 on devices that have no float64."""
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def laid_out(numbers: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """Return numbers of the host as a vector of the type and on the device of `like`, unwaited for.
+
+    From memory that is not pinned, CUDA would have the host wait for the copy.
+    """
+    vector = torch.tensor(numbers, dtype=like.dtype)
+    if like.device.type in ("cuda", "xpu"):
+        vector = vector.pin_memory()
+    return vector.to(like.device, non_blocking=True)

@@ -58,7 +58,10 @@ class PinnedDoor:
         self._free: dict[torch.device, list[_Slot]] = {}
 
     def send(self, flat: Tensor) -> Parcel:
-        """Start the copy and mark its end."""
+        """Start the copy and mark its end; what lies on the host already is there at once."""
+        return _Here(flat) if flat.device.type == "cpu" else self._into_slot(flat)
+
+    def _into_slot(self, flat: Tensor) -> Parcel:
         free = self._free.setdefault(flat.device, [])
         fits = [slot for slot in free if slot.room.numel() >= flat.numel()]
         if not fits:
@@ -93,22 +96,20 @@ class _InSlot:
         return values
 
 
-def _runtime(device: torch.device) -> Any:
-    """Return the module of a kind of device: `torch.cuda` (ROCm too), `torch.xpu`."""
-    return getattr(torch, device.type)
-
-
 class _Here:
-    """What lies on the host already; `Parts` has copied it."""
-
     def __init__(self, flat: Tensor) -> None:
-        self._values: Floats = flat.numpy().astype(np.float64, copy=False)
+        self._values: Floats = flat.numpy().astype(np.float64, copy=False)  # `Parts` has copied it
 
     def arrived(self) -> bool:
         return True
 
     def numbers(self) -> Floats:
         return self._values
+
+
+def _runtime(device: torch.device) -> Any:
+    """Return the module of a kind of device: `torch.cuda` (ROCm too), `torch.xpu`."""
+    return getattr(torch, device.type)
 
 
 class _Sent:
@@ -139,7 +140,7 @@ class Ring:
         ...     def send(self, flat):
         ...         return type("P", (), {"arrived": lambda s: False, "numbers": lambda s: [7.0]})()
         >>> ring = Ring(Slow())
-        >>> ring.send([torch.empty(1, device="meta")], lambda numbers: print(numbers))
+        >>> ring.send([torch.ones(1)], lambda numbers: print(numbers))
         >>> ring.poll(), len(ring)
         (None, 1)
         >>> ring.drain(), ring.waits
@@ -166,7 +167,7 @@ class Ring:
             then: Given each tensor as a flat float64 array, after everything sent before.
         """
         parts = Parts(tensors)
-        parcels = [_Here(f) if f.device.type == "cpu" else self._door.send(f) for f in parts.flat]
+        parcels = [self._door.send(flat) for flat in parts.flat]
         if len(self._under_way) >= self._slots:
             self._next()
         self._under_way.append(_Sent(parts, parcels, then))

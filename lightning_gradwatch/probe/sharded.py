@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_gradwatch.probe.host import widen
+from lightning_gradwatch.probe.host import laid_out, widen
 from lightning_gradwatch.sample import Floats
 
 
@@ -92,8 +92,8 @@ class ShardedNorms:
         """Which parameters have a gradient here; sent to the device only when that has changed."""
         there = tuple(p.grad is not None for p in self._parameters)
         if self._there is None or self._there[0] != there:
-            sent = torch.tensor(there, dtype=torch.float64).to(self._device)
-            self._there = (there, sent)
+            like = torch.empty((), dtype=torch.float64, device=self._device)
+            self._there = (there, laid_out([float(here) for here in there], like))
         return self._there[1]
 
     def _power(self, parameter: Any) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors
 
+from lightning_gradwatch.probe import host
 from lightning_gradwatch.sample import Floats, Update
 
 EXACT = 262_144
@@ -104,15 +105,13 @@ class UpdateMeter:
         if len(group.parameters) == 1:
             one = group.parameters[0]
             share = one.numel() * (2 if one.is_complex() else 1) / before.numel()
-            sums = (before.dot(before), change.dot(change), -gradient.dot(change))
-            return torch.cat([torch.stack(sums), turn]).mul_(share)[:, None]
-        sizes = torch.tensor([p.numel() for p in group.parameters], device=before.device)
-        rows = before.new_zeros(6, len(group.parameters))
+            own = (before.dot(before), change.dot(change), -gradient.dot(change))
+            return torch.cat([torch.stack(own), turn]).mul_(share).unsqueeze(1)
+        sizes = [parameter.numel() for parameter in group.parameters]
         products = (before.square_(), change.square(), gradient.mul_(change).neg_())
-        for row, product in zip(rows, products, strict=False):
-            row.copy_(torch.segment_reduce(product, "sum", lengths=sizes, unsafe=True))
-        rows[3:, 0] = turn
-        return rows
+        sums = torch.stack([_sums(product, sizes) for product in products])
+        others = turn.new_zeros(3, len(sizes) - 1)
+        return torch.cat([sums, torch.cat([turn.unsqueeze(1), others], dim=1)])
 
     def _turn(
         self, columns: tuple[int, ...], gradient: Tensor, fine: Tensor | None
@@ -180,6 +179,15 @@ def _wide(values: Tensor) -> Tensor:
     if values.device.type == "mps":
         values = values.cpu()
     return values.to(torch.float64, copy=True)
+
+
+def _sums(values: Tensor, sizes: list[int]) -> Tensor:
+    """Return the sums of segments of these sizes."""
+    if host.is_at_hand(values):
+        return torch.segment_reduce(values, "sum", lengths=torch.tensor(sizes), unsafe=True)
+    # That the sizes are known to the host only is no matter here: nothing is sent to the device.
+    parts = [torch._foreach_norm(v.relu().split(sizes), 1) for v in (values, -values)]
+    return torch.stack(parts[0]) - torch.stack(parts[1])
 
 
 def _places(tensor: Tensor) -> Tensor:

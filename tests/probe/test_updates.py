@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_gradwatch.probe import host
 from lightning_gradwatch.probe.updates import EXACT, SKETCH, UpdateMeter, assemble
+
+
+@pytest.fixture(autouse=True, params=["host", "device"])
+def where(request, monkeypatch):
+    """Both ways to add up, on the same numbers."""
+    if request.param == "device":
+        monkeypatch.setattr(host, "is_at_hand", lambda values: False)
 
 
 def measure(parameters: list[nn.Parameter], lr: float = 0.1):

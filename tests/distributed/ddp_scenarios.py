@@ -66,6 +66,7 @@ def train(
         "lr": trainer.optimizers[0].param_groups[0]["lr"],
         "global_step": trainer.global_step,
         "environment": dict(watch._engine.run.environment),
+        "sentences": [f.summary for f in watch.findings],
     }
 
 

@@ -47,6 +47,7 @@ def test_norms_are_those_of_one_process_and_training_that_of_none(
     assert ranks[0]["norms"] == [pytest.approx(row, rel=1e-6) for row in truth["norms"]]
     assert ranks[0]["global"] == pytest.approx(truth["global"], rel=1e-6)
     assert ranks[0]["weights"] == ranks[0]["unwatched"]
+    assert ranks[0]["added"] == 0  # without actions nothing is communicated for us
     assert ranks[0]["loss"] != ranks[1]["loss"]  # each rank has its own
 
 
@@ -114,16 +115,21 @@ def test_what_fails_on_one_rank_is_switched_off_on_all(stories: Stories) -> None
     assert [step for _, step, *_ in stories["failing-probe"][0]["actions"]] == [0, 1]
 
 
-def test_a_bare_loop_has_the_figures_of_the_callback(stories: Stories) -> None:
-    ranks = stories["bare"]
+@pytest.mark.parametrize("kind", ["bare", "fabric"])
+def test_loops_of_one_s_own_have_the_figures_of_the_callback(stories: Stories, kind: str) -> None:
+    ranks = stories[kind]
     same(ranks, "norms", "global", "clipped", "weights", "actions")
     ours, theirs = ranks[0], ranks[0]["lightning"]
     assert ours["parameters"] == [name.removeprefix("net.") for name in theirs["parameters"]]
     for key in ("steps", "norms", "has", "global", "clipped", "weights"):
         assert json.dumps(ours[key]) == json.dumps(theirs[key]), key
-    assert ours["environment"]["ranks"] == theirs["environment"]["ranks"]
-    assert ours["heard"] > 0
-    assert ranks[1]["heard"] == 0  # rank zero reports
+
+
+def test_rank_zero_reports_from_a_bare_loop(stories: Stories) -> None:
+    first, second = stories["bare"]
+    assert first["environment"]["ranks"] == first["lightning"]["environment"]["ranks"]
+    assert first["heard"] > 0
+    assert second["heard"] == 0
 
 
 # ---------------------------------------------------------------------- Lightning's own launchers

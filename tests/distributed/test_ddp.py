@@ -143,7 +143,7 @@ def test_ddp_spawn(tmp_path):
     done = subprocess.run(
         [sys.executable, SCRIPT, str(tmp_path)],
         env=os.environ | {"MASTER_PORT": port, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120, check=False, cwd=SCRIPT.parents[2],
+        capture_output=True, text=True, timeout=240, check=False, cwd=SCRIPT.parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1)]

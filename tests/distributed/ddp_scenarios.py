@@ -9,6 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy as FabricDDP
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -29,6 +31,7 @@ from tests.distributed.models import (
     told,
     weights,
 )
+from tests.distributed.sharded_scenarios import reductions
 
 
 def halves(steps: int = STEPS) -> list[list[tuple[Tensor, Tensor]]]:
@@ -66,6 +69,7 @@ def train(
         "lr": trainer.optimizers[0].param_groups[0]["lr"],
         "global_step": trainer.global_step,
         "environment": dict(watch._engine.run.environment),
+        "sentences": [f.summary for f in watch.findings],
     }
 
 
@@ -76,13 +80,18 @@ def whole(**arguments: Any) -> Callable[[Path], dict[str, Any]]:
     """Watched and unwatched on two ranks, and the same batches whole in one process."""
 
     def scenario(place: Path) -> dict[str, Any]:
-        watched, unwatched = train(**arguments), train(**arguments, watched=False)
+        with reductions(anyones=True) as made:
+            watched = train(**arguments)
+            count = len(made)
+            unwatched = train(**arguments, watched=False)
         grouped = batches(8)
         every = arguments.get("accumulate_grad_batches", 1)
         if every > 1:
             pairs = [grouped[i : i + every] for i in range(0, STEPS, every)]
             grouped = [tuple(torch.cat(parts) for parts in zip(*p, strict=True)) for p in pairs]
-        return watched | {"unwatched": unwatched["weights"], "truth": alone(grouped)}
+        added = 2 * count - len(made)  # reductions with us, less those without
+        told = {"unwatched": unwatched["weights"], "truth": alone(grouped), "added": added}
+        return watched | told
 
     return scenario
 
@@ -196,6 +205,23 @@ def bare_loop(place: Path) -> dict[str, Any]:
     }
 
 
+def fabric_loop(place: Path) -> dict[str, Any]:
+    """Fabric wraps what DDP wraps: names and figures are those of the callback."""
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=FabricDDP())
+    fabric.launch()
+    net = network()
+    model, sgd = fabric.setup(net, torch.optim.SGD(net.parameters(), RATE))
+    with GradientWatcher(model, sgd, actions=[ClipGradNorm(0.5)], reporters=[]) as watcher:
+        for batch in own():
+            sgd.zero_grad()
+            loss = mean_square(model, batch)
+            fabric.backward(loss)
+            watcher.step(loss=loss)
+            sgd.step()
+    story = train(actions=(ClipGradNorm(0.5),))
+    return told(watcher) | {"weights": weights(net), "lightning": story}
+
+
 SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "plain": whole(),
     "accumulated": whole(accumulate_grad_batches=2),
@@ -208,4 +234,5 @@ SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "failing-action": failing_action,
     "failing-probe": failing_probe,
     "bare": bare_loop,
+    "fabric": fabric_loop,
 }

@@ -34,7 +34,7 @@ def play(module: str, ranks: int, folder: Path) -> dict[str, list[dict[str, Any]
     done = subprocess.run(
         [sys.executable, "-m", "tests.distributed.session", module, str(ranks), str(folder)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=180, check=False, cwd=ROOT,
+        capture_output=True, text=True, timeout=240, check=False, cwd=ROOT,
     )  # fmt: skip
     errors = [p.read_text() for p in sorted(folder.glob("error-*.txt"))]
     assert done.returncode == 0, "\n".join([*errors, done.stderr[-3000:]])

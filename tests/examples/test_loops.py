@@ -70,7 +70,7 @@ def test_two_processes_by_one_command(words, tmp_path):
     done = subprocess.run(
         [sys.executable, *words, "--quick", "--nan-on-rank", "1", "--logdir", str(tmp_path)],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "10 parameters at 22 steps: the same on both ranks, bit for bit" in done.stdout

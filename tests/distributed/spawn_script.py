@@ -1,4 +1,4 @@
-"""Run by two processes: trains under DDP and leaves what each rank saw in files."""
+"""Trains on two processes that it spawns, and leaves what each rank saw in files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,16 @@ from lightning_gradwatch.actions import ClipGradNorm, DecayLR, SkipStep
 
 
 class Model(pl.LightningModule):
-    def __init__(self, poison: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.net = torch.nn.Sequential(
             torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
         )
-        self.poison = poison
         self.truth: list[float] = []
 
     def training_step(self, batch, batch_idx):
-        loss = (self.net(batch[0]) - batch[1]).square().mean()
-        if self.poison and batch_idx == 2 and self.global_rank == 1:
-            loss = loss * float("nan")
-        return loss
+        return (self.net(batch[0]) - batch[1]).square().mean()
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 0.01)
@@ -63,20 +59,20 @@ class Write(pl.Callback):
         Path(self.place, f"rank{trainer.global_rank}.json").write_text(json.dumps(story))
 
 
-def main(place: str, strategy: str, poison: str, accumulate: str) -> None:
+def main(place: str) -> None:
     torch.set_num_threads(1)
     x = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
     loader = DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4)
     actions = [SkipStep(), ClipGradNorm(0.5), DecayLR(on=("nonfinite",), cooldown=2)]
     watch = GradWatch(actions=actions)
     trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", devices=2, strategy=strategy,
+        max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_spawn",
         logger=pl.loggers.TensorBoardLogger(place, name="log", version=0),
         callbacks=[Truth(), watch, Write(watch, place)], enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
-        accumulate_grad_batches=int(accumulate), log_every_n_steps=2,
+        accumulate_grad_batches=2, log_every_n_steps=2,
     )  # fmt: skip
-    trainer.fit(Model(poison == "poison"), loader)
+    trainer.fit(Model(), loader)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from lightning_gradwatch.layers import ROOT, Layout
 from lightning_gradwatch.probe.gathered import Gatherer, Gradients, Held
 from lightning_gradwatch.probe.sharded import is_sharded
 
+#: A parameter, its column in the layout (-1: not watched) and its gradient.
+Moving = tuple[nn.Parameter, int, Tensor]
+
 #: Wrappers that put their name between the user's names.
 _WRAPPERS = (
     "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_forward_module.",

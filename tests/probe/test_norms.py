@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_gradwatch import native
+from lightning_gradwatch.probe.by_torch import LARGE, ROW
 from lightning_gradwatch.probe.host import Host
-from lightning_gradwatch.probe.norms import LARGE, ROW, NormReader
+from lightning_gradwatch.probe.norms import NormReader
 
 INF, NAN = float("inf"), float("nan")
 

@@ -65,21 +65,23 @@ def measure(values: Sequence[Tensor], bands: Sequence[int], p: float) -> list[Pa
     for i, (value, band) in enumerate(zip(values, bands, strict=True)):
         if not value.numel():
             continue
-        large = _is_large(value, p)
-        if p not in (1.0, 2.0) or (large and not value.is_cpu):
+        large = value.numel() > (LARGE if value.is_cpu else LARGE_ON_DEVICE)
+        if p not in (1.0, 2.0) or (large and (band or not value.is_cpu)):
+            # By itself, so that no more than one gradient is copied at a time.
             shift = SHIFT.get(value.dtype, 0) * band
             one = norm_of_one(value * 2.0**shift if shift else value, p)
             parts.append(Part([i], one))
         else:
-            groups.setdefault((value.device, value.dtype, band, large), []).append(i)
-    for (_, dtype, band, large), places in groups.items():
+            rows = large and _takes_rows(value, p)
+            groups.setdefault((value.device, value.dtype, band, rows), []).append(i)
+    for (_, dtype, band, rows), places in groups.items():
         group = [values[i] for i in places]
         if band:
             group = list(torch._foreach_mul(group, 2.0 ** (SHIFT.get(dtype, 0) * band)))
-        if large:
-            rows = [_norms_of_rows(value) for value in group]
-            lengths = [norms.numel() for norms in rows]
-            parts.append(Part(places, torch.cat(rows), lengths))
+        if rows:
+            tables = [_norms_of_rows(value) for value in group]
+            lengths = [norms.numel() for norms in tables]
+            parts.append(Part(places, torch.cat(tables), lengths))
         else:
             parts.append(Part(places, torch.stack(_norms_of_small(group, p))))
     return parts
@@ -95,11 +97,9 @@ def are_small_and_alike(grads: Sequence[Tensor], p: float) -> bool:
     return kind is torch.float64 or max(map(Tensor.numel, grads)) <= LARGE
 
 
-def _is_large(values: Tensor, p: float) -> bool:
-    """Whether it takes rows to sum its squares without loss."""
-    if p != 2.0 or values.dtype == torch.float64:
-        return False
-    return values.numel() > (LARGE if values.is_cpu else LARGE_ON_DEVICE)
+def _takes_rows(values: Tensor, p: float) -> bool:
+    """Whether squares of many are summed in float32."""
+    return p == 2.0 and values.dtype != torch.float64
 
 
 def _sum_dtype(values: Tensor, p: float) -> torch.dtype:
@@ -136,7 +136,7 @@ def _wider(values: Tensor) -> torch.dtype | None:
 def norm_of_one(values: Tensor, p: float) -> Tensor:
     """Norm of one gradient, as a one-element tensor: by rows for p of 2, else scaled."""
     norm: Tensor
-    if p == 2.0 and _is_large(values, p):
+    if values.numel() > ROW and _takes_rows(values, p):
         norm = torch.linalg.vector_norm(widen(_norms_of_rows(values)))
         return norm.reshape(1)
     if p in (1.0, 2.0):

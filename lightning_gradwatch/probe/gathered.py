@@ -15,9 +15,6 @@ from torch import Tensor, nn
 
 from lightning_gradwatch import native
 
-#: A parameter, its column in the layout (-1: not watched) and its gradient.
-Moving = tuple[nn.Parameter, int, Tensor]
-
 #: More than all counts of writes together, so that no two kinds of change cancel.
 _REPLACED, _MISSING = 1 << 32, 1 << 47
 
@@ -58,7 +55,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Parameters that have a gradient now, and the gradients: iterates over `Moving`.
+    """Parameters that have a gradient now, and the gradients: iterates over triples.
 
     Attributes:
         held: The parameters.
@@ -71,7 +68,7 @@ class Gradients:
     def __len__(self) -> int:
         return len(self.grads)
 
-    def __iter__(self) -> Iterator[Moving]:
+    def __iter__(self) -> Iterator[tuple[nn.Parameter, int, Tensor]]:
         return iter(zip(self.held.parameters, self.held.columns.tolist(), self.grads, strict=True))
 
     def those(self, wanted: Callable[[Tensor], bool]) -> Gradients:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_gradwatch.probe.norms import _norm_of_one, _values, wide_norm
+from lightning_gradwatch.probe.by_torch import norm_of_one, values_of
+from lightning_gradwatch.probe.norms import wide_norm
 
 #: Places of the gradients, and their norms on the device, float64.
 Measured = list[tuple[list[int], Tensor]]
@@ -38,7 +39,7 @@ def wide_norms(grads: Sequence[Tensor], p: float) -> Measured:
         ([0, 1], ['2e-30', '1e+30'])
     """
     together: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    values = [_values(grad, p) for grad in grads]
+    values = [values_of(grad, p) for grad in grads]
     out: Measured = []
     for i, value in enumerate(values):
         if not value.numel():
@@ -48,7 +49,7 @@ def wide_norms(grads: Sequence[Tensor], p: float) -> Measured:
         elif p in (1.0, 2.0):
             together.setdefault((value.device, value.dtype), []).append(i)
         else:
-            out.append(([i], _norm_of_one(value, p)))
+            out.append(([i], norm_of_one(value, p)))
     for places in together.values():
         norms = torch._foreach_norm([values[i] for i in places], p, dtype=torch.float64)
         out.append((places, torch.stack(norms)))

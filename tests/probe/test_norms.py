@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity
 
 from lightning_gradwatch import native
 from lightning_gradwatch.probe import host
+from lightning_gradwatch.probe.by_torch import LARGE, ROW
 from lightning_gradwatch.probe.host import Host
-from lightning_gradwatch.probe.norms import LARGE, ROW, NormReader, norm_of
+from lightning_gradwatch.probe.norms import NormReader, norm_of
 
 INF, NAN = float("inf"), float("nan")
 
@@ -164,3 +167,25 @@ def test_one_norm_is_the_same_at_hand_and_on_a_device(monkeypatch, scale, dtype)
             there = norm_of(values)
         assert isinstance(there, torch.Tensor)
         assert here == pytest.approx(float(there), rel=1e-5, nan_ok=True)
+
+
+def peak_of(call) -> int:
+    """Return the most bytes that were allocated at a time on top of what there was."""
+    with torch.profiler.profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as profiler:
+        call()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    return max(accumulate(sizes), default=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e-200])
+def test_no_more_than_one_gradient_is_copied_at_a_time(scale, dtype):
+    grads = [torch.ones(50_000, dtype=dtype) * scale for _ in range(20)]
+    assert peak_of(lambda: [g.clone() for g in grads]) >= 20 * grads[0].nbytes  # it does measure
+    reader = NormReader(Host())
+    reader.read(grads, range(20))
+    assert peak_of(lambda: reader.read(grads, range(20))) < 2 * grads[0].nbytes
+    assert peak_of(lambda: reader.global_norm(grads, range(20))) < 2 * grads[0].nbytes
+    expected = [reference(grads[0], 2.0)] * 20
+    assert reader.read(grads, range(20))[0] == pytest.approx(expected, rel=1e-5)

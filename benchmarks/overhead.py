@@ -62,6 +62,7 @@ def measure(
         The figures of each model, and how busy the machine was at the end of each round.
     """
     lanes.silence()
+    lanes.one_heap()
     found: dict[str, list[list[Group]]] = {model: [] for model in models}
     loads = [machine.load()]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

@@ -62,6 +62,7 @@ def measure(
         The figures of each model, and how busy the machine was at the end of each round.
     """
     lanes.silence()
+    lanes.one_heap()
     found: dict[str, list[list[Group]]] = {model: [] for model in models}
     loads = [machine.load()]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -129,12 +130,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.rounds < 1 or args.steps < 1:
         parser.error("--rounds and --steps must be at least 1")
 
+    measured = machine.commit()
     sheets, loads = measure(args.models, variants, args.rounds, args.steps)
     shown = tables(sheets)
     if not args.no_memory:
         shown.append(remember(args.models, WARM_UP + args.steps))
     given = list(sys.argv[1:] if argv is None else argv)
-    about = machine.about("benchmarks.overhead", given, loads)
+    about = machine.about("benchmarks.overhead", given, measured, loads)
     if args.steps % 50:
         about += (
             " **The window is no whole number of intervals of 50 steps: what comes once in one is "

@@ -109,7 +109,8 @@ def over_time(layers: int, stocks: Sequence[long_run.Stock]) -> Table:
         f"A kB is 1,000 bytes. On disk the recording takes {tables + flow:.1f} bytes a layer and "
         f"step, {tables:.1f} for the tables and {flow:.1f} for the flow; TensorBoard takes "
         f"{last.tensorboard / last.steps:.0f} bytes a step whatever the layers. One step in 997 "
-        "has norms a hundred times as high, one in 9,973 a NaN."
+        "has norms a hundred times as high, one in 9,973 a NaN. No model runs between these steps: "
+        "caches are warm, unlike above."
     )
     heads = ["after so many steps", *(f"{stock.steps:,}" for stock in stocks)]
     return Table(f"{last.steps:,} steps of {layers} layers", heads, rows, note)
@@ -129,11 +130,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(args.layers) < 1 or args.real < 0 or args.steps < 0:
         parser.error("--layers must be at least 1, --real and --steps at least 0")
     silence()
-    loads = [machine.load()]
+    measured, loads = machine.commit(), [machine.load()]
     costs: dict[int, growth.Cost] = {}
     shown: list[Table] = []
     # Drawn between steps only: a thread that draws would take time from what is measured.
-    with Progress(console=Console(file=sys.stderr), auto_refresh=False) as bar:
+    console = Console(file=sys.stderr)
+    with Progress(console=console, auto_refresh=False) as bar:
         for layers in sorted({*args.layers, *([args.real] if args.real else [])}):
             cycles = args.cycles or SIZES.get(layers, 6)
             task = bar.add_task(f"{layers:,} layers", total=cycles * growth.CYCLE)
@@ -144,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             costs[layers] = growth.cost(layers, cycles, told)
             loads.append(machine.load())
+            if not console.is_terminal:  # no bar is drawn there
+                console.print(f"{layers:,} layers are done")
         shown += by_size(costs)
         if args.real:
             cycles = min(args.cycles or 3, 3)
@@ -162,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             shown.append(over_time(LONG, list(long_run.run(LONG, args.steps, walked))))
             loads.append(machine.load())
     given = list(sys.argv[1:] if argv is None else argv)
-    about = machine.about("benchmarks.scaling", given, loads)
+    about = machine.about("benchmarks.scaling", given, measured, loads)
     show(shown)
     Console().print(about, highlight=False)
     if args.save:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -20,8 +21,22 @@ from benchmarks.cost.lane import Lane, Step, Stopwatch, Turnstile
 from benchmarks.cost.models import MODELS, build
 from benchmarks.cost.variants import AGAIN, PLAIN, WARM_UP, Variant
 
+#: Number of glibc's setting for the number of heaps.
+_ARENA_MAX = -8
+
 #: Memory that the trainings of one group may take, weights, gradients and moments.
 ROOM = 6 * 2**30
+
+
+def one_heap() -> None:
+    """Let every thread take memory where the main thread does, as an ordinary training would.
+
+    glibc gives threads heaps of their own, each of which keeps what a step has freed. Must come
+    before the threads.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_ARENA_MAX, 1)
 
 
 def silence() -> None:

@@ -137,7 +137,9 @@ class RecordedRun(Shown):
             mark, latest = fingerprint(self.folder)
             writing = time.time() - latest < RECENT
             if self.complete and mark == self._fingerprint:
-                self.writing = writing
+                if writing != self.writing:  # an unfinished end is a problem once nobody goes on
+                    self.writing = writing
+                    self.problems = tuple(self._problems())
                 return
             deadline = None if patience is None else time.monotonic() + patience
             for attempt in range(3):

@@ -299,9 +299,11 @@ def test_an_unfinished_end_is_no_problem_while_the_run_writes(tmp_path: Path):
     long_ago = time.time() - 3600
     for file in tmp_path.iterdir():
         os.utime(file, (long_ago, long_ago))
-    run = opened(tmp_path)
-    assert not run.writing
-    assert "unfinished block" in run.problems[0]
+    # The run that has been watched all along says the same as one that is opened now.
+    run.refresh(None)
+    for shown in (run, opened(tmp_path)):
+        assert not shown.writing
+        assert "unfinished block" in shown.problems[0]
 
 
 def test_a_large_recording_is_answered_before_it_has_been_read(

@@ -244,6 +244,7 @@ class RecordedRun(Shown):
                 except (KeyError, TypeError, ValueError, AttributeError):
                     self._unread += 1
         self.findings = self._found.merged(self._segments)
+        self.open = self._found.open(self._segments)
         self.actions = tuple(self._acted.values())
 
     def _act(self, segment: int, place: int, entry: Mapping[str, Any]) -> None:

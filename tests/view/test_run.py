@@ -127,6 +127,26 @@ def test_a_resumed_run_replaces_what_it_makes_again(tmp_path: Path):
     second.close()
 
 
+def test_a_finding_of_a_fit_that_goes_on_has_no_end(tmp_path: Path):
+    writer = record(tmp_path, (make_sample(t, [1.0, 2.0]) for t in range(200)))
+    writer.finding(Finding("vanishing", Severity.WARNING, ("layer0",), 5, 5))
+    writer.finding(Finding("vanishing", Severity.ERROR, ("layer0",), 5, 104, 100))
+    writer.finding(Finding("spike", Severity.INFO, ("layer1",), 60, 60))
+    writer.flush()
+    run = opened(tmp_path)
+
+    def told() -> list[str]:
+        run.refresh(None)
+        return [finding["where"] for finding in describe(run, "x")["findings"]]
+
+    assert told() == ["since step 5, 100 times by step 104 · layer0", "first at step 60 · layer1"]
+    # The fit has its last word; a later one has not been told anything yet.
+    writer.close([Finding("vanishing", Severity.ERROR, ("layer0",), 5, 199, 195)])
+    assert told() == ["steps 5 to 199, 195 times · layer0"]
+    record(tmp_path, [make_sample(200, [1.0, 2.0])]).flush()
+    assert told() == ["steps 5 to 199, 195 times · layer0"]
+
+
 def test_a_layer_set_that_changes(tmp_path: Path):
     writer = record(tmp_path, (make_sample(t, {"a.weight": 1.0}) for t in range(4)))
     run = opened(tmp_path)

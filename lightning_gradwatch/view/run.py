@@ -26,18 +26,16 @@ from lightning_gradwatch.view.measured import (
     Columns,
     norms_by_layer,
     strips,
-    updates_by_layer,
 )
-from lightning_gradwatch.view.places import Places
 from lightning_gradwatch.view.segment import Segment
 from lightning_gradwatch.view.shown import (
-    UPDATES,
     Shown,
     grad_norm_series,
     strip_series,
     update_series,
 )
 from lightning_gradwatch.view.tails import ReplacedError
+from lightning_gradwatch.view.updates import UpdateFeed
 
 #: Seconds spent on taking in a recording before an answer is given with what there is.
 PATIENCE = 0.3
@@ -88,7 +86,7 @@ class RecordedRun(Shown):
         self._found = Found()
         self._acted: dict[str, ActionLog] = {}
         self._records = Growing(np.int64, (3,))  # step, segment, place of its line
-        self._updates = Places()
+        self._updates = UpdateFeed(self, self._columns)
         self._feeds = (ProfileFeed(self), FlowFeed(self))
         self._unread = 0
         opened = [segment for segment in self._segments if segment.open()]
@@ -101,7 +99,7 @@ class RecordedRun(Shown):
         self._void(opened)
         self.add(grad_norm_series(self.layout, self._read_norms))
         self.add(strip_series(self._read_strips))
-        for series in update_series(self.layout, self._read_updates):
+        for series in update_series(self.layout, self._updates.read):
             self.add(series)
 
     def _void(self, opened: list[Segment]) -> None:
@@ -193,8 +191,7 @@ class RecordedRun(Shown):
                 self._take_steps(segment, rows, opened[i + 1 :])
                 if deadline is not None and time.monotonic() > deadline:
                     return False
-        for segment in opened:
-            self._take_updates(segment)
+        self._updates.take(opened)
         for feed in self._feeds:
             self._unread += feed.take(opened)
         return True
@@ -220,18 +217,6 @@ class RecordedRun(Shown):
         if segment.number not in self._places:
             self._places[segment.number] = Columns(segment.layout.layers, self.layout.layers)
         return self._places[segment.number]
-
-    def _take_updates(self, segment: Segment) -> None:
-        at = segment.updates.rows
-        segment.updates.scan()
-        for rows in segment.updates.read(at, segment.updates.rows):
-            kept = segment.keep(rows)
-            self._updates.append(segment.number, np.flatnonzero(kept) + at)
-            at += len(rows)
-            steps = np.asarray(rows["step"][kept], np.int64)
-            pair = updates_by_layer(rows[kept], segment.layout)
-            for name, values in zip(UPDATES, pair, strict=True):
-                self.series[name].extend(steps, self._columns(segment).spread(values))
 
     def _take_events(self) -> None:
         for i, segment in enumerate(self._segments):
@@ -271,14 +256,6 @@ class RecordedRun(Shown):
     def _read_strips(self, start: int, stop: int) -> Iterator[Values]:
         for _, rows in self._rows(start, stop):
             yield strips(rows)
-
-    def _read_updates(self, name: str, start: int, stop: int) -> Iterator[Values]:
-        segments = {segment.number: segment for segment in self._segments}
-        for number, first, last in self._updates.stretches(start, stop):
-            segment = segments[number]
-            for rows in segment.updates.read(first, last):
-                values = updates_by_layer(rows, segment.layout)[UPDATES.index(name)]
-                yield self._columns(segment).spread(values)
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[Layout, Any]]:
         """Yield recorded steps by their index, each with the layout of its columns."""

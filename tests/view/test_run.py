@@ -215,6 +215,33 @@ def test_all_nan_or_inf(tmp_path: Path, bad: float):
     assert "grad_norm" in [series["name"] for series in about["series"]]
 
 
+def test_weights_that_became_nan_are_nan_and_not_unmeasured(tmp_path: Path):
+    writer = RecordingWriter(tmp_path, buffer_rows=4)
+    run = RecordedRun(tmp_path)
+    for t in range(12):
+        spoilt = math.nan if t >= 6 else 2.0
+        late = 3.0 if t >= 3 else math.nan  # not trained before
+        weights = [spoilt, math.nan, late]
+        moves = [0.1 * weight for weight in weights]
+        writer.add(make_sample(t, [1.0, 1.0, 1.0], weight_norm=weights, update_norm=moves))
+        if t == 5:
+            run.refresh(None)
+    writer.close([])
+    for shown in (run, opened(tmp_path)):
+        shown.refresh(None)
+        for name in ("weight_norm", "update_ratio"):
+            series = shown.series[name]
+            table = plane(series.bins(None, None, 100).cells, "mean", series.median, series.log)
+            assert np.isnan(table[6:, 0]).all()
+            assert np.isfinite(table[:6, 0]).all()
+            assert (table[:, 1] == ABSENT).all()
+            assert (table[:3, 2] == ABSENT).all()
+            assert np.isfinite(table[3:, 2]).all()
+    found = at_step(run, "x", 9)["series"]["weight_norm"]["values"]
+    assert found == ["NaN", None, 3.0]
+    assert describe(run, "x")["layers"][0]["weight_norm"] == 2.0  # the last one known
+
+
 def test_no_gradient_at_all_and_no_parameter(tmp_path: Path):
     record(tmp_path / "a", (make_sample(t, [None, None]) for t in range(5))).close([])
     run = opened(tmp_path / "a")

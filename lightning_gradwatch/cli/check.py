@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from lightning_gradwatch.cli.runs import UsageError, choose, find_runs, read
+from lightning_gradwatch.cli.runs import UsageError, called, choose, find_runs, read
 from lightning_gradwatch.finding import CODES, Finding, Severity
 from lightning_gradwatch.report.verdict import idle, one_line, where
 
@@ -59,18 +59,18 @@ def run(args: argparse.Namespace) -> int:
     found = find_runs(args.logdir)
     failed = False
     for name, folder in (choose(found, args.run) if args.run else found).items():
-        recording = read(name, folder)
+        recording, label = read(name, folder), called(name, folder)
         for problem in recording.problems:
-            print(f"gradwatch: {name}: {problem}", file=sys.stderr)
+            print(f"gradwatch: {label}: {problem}", file=sys.stderr)
         if not recording.recorded and not recording.findings:
             # A run that says nothing is no proof of health.
-            raise UsageError(f"{name}: no step has been recorded, so there is nothing to judge")
+            raise UsageError(f"{label}: no step has been recorded, so there is nothing to judge")
         bad = [finding for finding in recording.findings if counts(finding)]
         why = idle(recording.layer_max, recording.layer_nonfinite)
         if why and not bad:
-            raise UsageError(f"{name}: {why}, so there is nothing to judge")
+            raise UsageError(f"{label}: {why}, so there is nothing to judge")
         failed = failed or bool(bad)
-        print(f"{'FAIL' if bad else 'ok':<4}  {name}")
+        print(f"{'FAIL' if bad else 'ok':<4}  {label}")
         for finding in bad:
             print(f"      {finding.severity.name} {finding.code} · {where(finding)}")
             if finding.summary:

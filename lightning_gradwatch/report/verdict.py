@@ -98,6 +98,22 @@ def where(finding: Finding, shown: int = 3) -> str:
     )
 
 
+def since(finding: Finding, shown: int = 3) -> str:
+    """Return from which step on and in which layers, of a finding that may go on.
+
+    Example:
+        >>> from lightning_gradwatch.finding import Severity
+        >>> since(Finding("vanishing", Severity.ERROR, ("a",), 5, 1005, 1001))
+        'since step 5, 1,001 times by step 1,005 · a'
+    """
+    if finding.count == 1:
+        told = f"first at step {finding.first_step:,}"
+    else:
+        told = f"since step {finding.first_step:,}, {finding.count:,} times by step "
+        told += f"{finding.last_step:,}"
+    return f"{told} · {places(finding.layers, shown)}"
+
+
 def headline(report: Report) -> str:
     """Return one line for logs: the verdict, the worst finding, the first thing to try."""
     steps = count(report.steps, "step")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from werkzeug import wrappers
 
 from lightning_gradwatch.view import answers
 from lightning_gradwatch.view.catalogue import Catalogue, parse_logdir_spec
-from lightning_gradwatch.view.files import fingerprint
+from lightning_gradwatch.view.files import RECENT, fingerprint
 from lightning_gradwatch.view.run import RecordedRun
 from lightning_gradwatch.view.tails import ReplacedError
 
@@ -73,10 +74,11 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def _runs(self, request: wrappers.Request) -> wrappers.Response:
         found = self._catalogue.look()
-        runs = [
-            {"run": name, "version": fingerprint(path)[0], "path": str(path)}
-            for name, path in found.items()
-        ]
+        runs = []
+        for name, path in found.items():
+            version, latest = fingerprint(path)
+            writing = time.time() - latest < RECENT
+            runs.append({"run": name, "version": version, "writing": writing, "path": str(path)})
         problems = list(self._catalogue.problems)
         if not runs and not problems:
             problems.append(

@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_gradwatch.recording.jsonsafe import json_safe
 from lightning_gradwatch.report.report import Report
-from lightning_gradwatch.report.verdict import idle, one_line, scope, title, where
+from lightning_gradwatch.report.verdict import idle, one_line, scope, since, title, where
 from lightning_gradwatch.view.cells import ABSENT, Values, plane
 from lightning_gradwatch.view.series import Series
 from lightning_gradwatch.view.shown import Shown
@@ -65,7 +65,9 @@ def describe(run: Shown, name: str) -> dict[str, Any]:
                 finding.to_dict()
                 | {
                     "title": title(finding),
-                    "where": where(finding),
+                    "where": since(finding)
+                    if (finding.code, finding.first_step) in run.open
+                    else where(finding),
                     "summary": one_line(finding.summary) if finding.summary else "",
                     "cause": one_line(finding.cause) if finding.cause else "",
                     "remedies": [one_line(remedy) for remedy in finding.remedies],

@@ -39,7 +39,7 @@ def embed(runs: Mapping[str, Shown], logdir: str = "") -> dict[str, Any]:
             "format": answers.FORMAT,
             "logdir": logdir,
             "runs": [
-                {"run": name, "version": about["version"], "path": ""}
+                {"run": name, "version": about["version"], "writing": False, "path": ""}
                 for name, about in found.items()
             ],
             "problems": [],

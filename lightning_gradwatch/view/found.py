@@ -30,6 +30,16 @@ class Found:
             found = [parse_finding(finding) for finding in entry["findings"]]
             self._last_word[segment.number] = found
 
+    def open(self, segments: Sequence[Segment]) -> frozenset[tuple[str, int]]:
+        """Return code and first step of what a fit has found that has not had its last word.
+
+        While a fit goes on, a finding is told again only when it has become worse: where its line
+        ends, the trouble need not. The same goes for a fit that was killed.
+        """
+        last = segments[-1].number if segments else -1
+        said = [] if last in self._last_word else self._said.get(last, [])
+        return frozenset((finding.code, finding.first_step) for finding in said)
+
     def merged(self, segments: Sequence[Segment]) -> tuple[Finding, ...]:
         """Return the findings of the run, in order of first step."""
         parts = []

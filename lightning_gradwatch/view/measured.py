@@ -117,10 +117,15 @@ def strips(rows: Rows) -> Values:
     return np.where(untold, ABSENT, found)
 
 
-def updates_by_layer(rows: Rows, layout: Layout) -> tuple[Values, Values]:
-    """Return update ratio and weight norm by layer, each of shape (U, L)."""
+def updates_by_layer(rows: Rows, layout: Layout, there: Bools) -> tuple[Values, Values]:
+    """Return update ratio and weight norm by layer, each of shape (U, L).
+
+    Args:
+        rows: U of them.
+        layout: Which parameters are in which layer.
+        there: Which parameters were measured, shape (U, P).
+    """
     weight, moved = rows["weight_norm"], rows["update_norm"]
-    there = ~(np.isnan(weight) & np.isnan(moved))
     weights = norms_by_layer(weight, there, layout, 2.0)
     steps = norms_by_layer(moved, there, layout, 2.0)
     weights = np.where(weights == NO_GRADIENT, ABSENT, weights)

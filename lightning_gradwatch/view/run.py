@@ -26,18 +26,16 @@ from lightning_gradwatch.view.measured import (
     Columns,
     norms_by_layer,
     strips,
-    updates_by_layer,
 )
-from lightning_gradwatch.view.places import Places
 from lightning_gradwatch.view.segment import Segment
 from lightning_gradwatch.view.shown import (
-    UPDATES,
     Shown,
     grad_norm_series,
     strip_series,
     update_series,
 )
 from lightning_gradwatch.view.tails import ReplacedError
+from lightning_gradwatch.view.updates import UpdateFeed
 
 #: Seconds spent on taking in a recording before an answer is given with what there is.
 PATIENCE = 0.3
@@ -88,7 +86,7 @@ class RecordedRun(Shown):
         self._found = Found()
         self._acted: dict[str, ActionLog] = {}
         self._records = Growing(np.int64, (3,))  # step, segment, place of its line
-        self._updates = Places()
+        self._updates = UpdateFeed(self, self._columns)
         self._feeds = (ProfileFeed(self), FlowFeed(self))
         self._unread = 0
         opened = [segment for segment in self._segments if segment.open()]
@@ -101,7 +99,7 @@ class RecordedRun(Shown):
         self._void(opened)
         self.add(grad_norm_series(self.layout, self._read_norms))
         self.add(strip_series(self._read_strips))
-        for series in update_series(self.layout, self._read_updates):
+        for series in update_series(self.layout, self._updates.read):
             self.add(series)
 
     def _void(self, opened: list[Segment]) -> None:
@@ -137,7 +135,9 @@ class RecordedRun(Shown):
             mark, latest = fingerprint(self.folder)
             writing = time.time() - latest < RECENT
             if self.complete and mark == self._fingerprint:
-                self.writing = writing
+                if writing != self.writing:  # an unfinished end is a problem once nobody goes on
+                    self.writing = writing
+                    self.problems = tuple(self._problems())
                 return
             deadline = None if patience is None else time.monotonic() + patience
             for attempt in range(3):
@@ -191,8 +191,7 @@ class RecordedRun(Shown):
                 self._take_steps(segment, rows, opened[i + 1 :])
                 if deadline is not None and time.monotonic() > deadline:
                     return False
-        for segment in opened:
-            self._take_updates(segment)
+        self._updates.take(opened)
         for feed in self._feeds:
             self._unread += feed.take(opened)
         return True
@@ -219,18 +218,6 @@ class RecordedRun(Shown):
             self._places[segment.number] = Columns(segment.layout.layers, self.layout.layers)
         return self._places[segment.number]
 
-    def _take_updates(self, segment: Segment) -> None:
-        at = segment.updates.rows
-        segment.updates.scan()
-        for rows in segment.updates.read(at, segment.updates.rows):
-            kept = segment.keep(rows)
-            self._updates.append(segment.number, np.flatnonzero(kept) + at)
-            at += len(rows)
-            steps = np.asarray(rows["step"][kept], np.int64)
-            pair = updates_by_layer(rows[kept], segment.layout)
-            for name, values in zip(UPDATES, pair, strict=True):
-                self.series[name].extend(steps, self._columns(segment).spread(values))
-
     def _take_events(self) -> None:
         for i, segment in enumerate(self._segments):
             for place, entry in segment.events.scan():
@@ -242,6 +229,7 @@ class RecordedRun(Shown):
                 except (KeyError, TypeError, ValueError, AttributeError):
                     self._unread += 1
         self.findings = self._found.merged(self._segments)
+        self.open = self._found.open(self._segments)
         self.actions = tuple(self._acted.values())
 
     def _act(self, segment: int, place: int, entry: Mapping[str, Any]) -> None:
@@ -268,14 +256,6 @@ class RecordedRun(Shown):
     def _read_strips(self, start: int, stop: int) -> Iterator[Values]:
         for _, rows in self._rows(start, stop):
             yield strips(rows)
-
-    def _read_updates(self, name: str, start: int, stop: int) -> Iterator[Values]:
-        segments = {segment.number: segment for segment in self._segments}
-        for number, first, last in self._updates.stretches(start, stop):
-            segment = segments[number]
-            for rows in segment.updates.read(first, last):
-                values = updates_by_layer(rows, segment.layout)[UPDATES.index(name)]
-                yield self._columns(segment).spread(values)
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[Layout, Any]]:
         """Yield recorded steps by their index, each with the layout of its columns."""

@@ -34,6 +34,7 @@ class Shown:
         norm_type: The p of the norms.
         series: By name.
         findings: In order of first step.
+        open: Code and first step of those that may have gone on after the last word on them.
         actions: What actions did, one entry for each.
         epochs: Epochs begun; 0 if unknown.
         config: GradWatch's arguments.
@@ -53,6 +54,7 @@ class Shown:
         self.norm_type = 2.0
         self.series: dict[str, Series] = {}
         self.findings: tuple[Finding, ...] = ()
+        self.open: frozenset[tuple[str, int]] = frozenset()
         self.actions: tuple[ActionLog, ...] = ()
         self.epochs = 0
         self.config: Mapping[str, Any] = {}

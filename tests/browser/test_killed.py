@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +51,14 @@ def test_killed_cut_off_taken_away_and_made_anew(
         page.until(lambda: 0 < last_step(page) < killed_at, 30)
         shorter = last_step(page)
         page.until(lambda: f"step {shorter:,} (the last)" in page.text(".profile .subtitle"))
+
+        # Nobody has written for a while: the run is over, and its end is a torn one.
+        assert "live" in page.text(".status")
+        assert page.ui.locator(".problem").count() == 0
+        for path in folder.iterdir():
+            os.utime(path, (time.time() - 60,) * 2)
+        page.until(lambda: page.text(".status") == f"step {shorter:,}", 30)
+        page.until(lambda: "unfinished block" in page.text(".problem"), 30)
 
         # Nonsense instead of a table.
         table.write_bytes(b"no table at all" * 100)

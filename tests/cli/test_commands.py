@@ -72,6 +72,11 @@ def test_check(logs: Path, capsys: Capture, what: str, runs: list[str], code: in
         assert "It grows." in out
 
 
+def test_a_run_that_is_the_log_directory_itself_has_a_name(logs: Path, capsys: Capture):
+    main(["check", str(logs / "version_2"), "--fail-on", "no_gradient"])
+    assert capsys.readouterr().out.split()[1] == "version_2"
+
+
 def test_check_cannot_be_told(logs: Path, tmp_path: Path, capsys: Capture):
     for arguments, words in (
         ([str(logs), "--fail-on", "explosion"], "'explosion' is none of error, warning"),

@@ -64,6 +64,8 @@ def test_runs_run_map_step(logs: Path):
     assert [run["run"] for run in listed["runs"]] == [NAME, "version_0"]
     assert listed["problems"] == []
     for run in listed["runs"]:
+        assert set(run) == {"run", "version", "writing", "path"}
+        assert run["writing"] is True
         about = page.json("run", run=run["run"])
         assert about["version"] == run["version"]
         assert [layer["name"] for layer in about["layers"]] == ["ä.<script>", 'b"]\\']

@@ -127,6 +127,26 @@ def test_a_resumed_run_replaces_what_it_makes_again(tmp_path: Path):
     second.close()
 
 
+def test_a_finding_of_a_fit_that_goes_on_has_no_end(tmp_path: Path):
+    writer = record(tmp_path, (make_sample(t, [1.0, 2.0]) for t in range(200)))
+    writer.finding(Finding("vanishing", Severity.WARNING, ("layer0",), 5, 5))
+    writer.finding(Finding("vanishing", Severity.ERROR, ("layer0",), 5, 104, 100))
+    writer.finding(Finding("spike", Severity.INFO, ("layer1",), 60, 60))
+    writer.flush()
+    run = opened(tmp_path)
+
+    def told() -> list[str]:
+        run.refresh(None)
+        return [finding["where"] for finding in describe(run, "x")["findings"]]
+
+    assert told() == ["since step 5, 100 times by step 104 · layer0", "first at step 60 · layer1"]
+    # The fit has its last word; a later one has not been told anything yet.
+    writer.close([Finding("vanishing", Severity.ERROR, ("layer0",), 5, 199, 195)])
+    assert told() == ["steps 5 to 199, 195 times · layer0"]
+    record(tmp_path, [make_sample(200, [1.0, 2.0])]).flush()
+    assert told() == ["steps 5 to 199, 195 times · layer0"]
+
+
 def test_a_layer_set_that_changes(tmp_path: Path):
     writer = record(tmp_path, (make_sample(t, {"a.weight": 1.0}) for t in range(4)))
     run = opened(tmp_path)
@@ -193,6 +213,33 @@ def test_all_nan_or_inf(tmp_path: Path, bad: float):
     assert about["layers"][0]["median"] is None
     assert about["layers"][0]["nonfinite"] == 40
     assert "grad_norm" in [series["name"] for series in about["series"]]
+
+
+def test_weights_that_became_nan_are_nan_and_not_unmeasured(tmp_path: Path):
+    writer = RecordingWriter(tmp_path, buffer_rows=4)
+    run = RecordedRun(tmp_path)
+    for t in range(12):
+        spoilt = math.nan if t >= 6 else 2.0
+        late = 3.0 if t >= 3 else math.nan  # not trained before
+        weights = [spoilt, math.nan, late]
+        moves = [0.1 * weight for weight in weights]
+        writer.add(make_sample(t, [1.0, 1.0, 1.0], weight_norm=weights, update_norm=moves))
+        if t == 5:
+            run.refresh(None)
+    writer.close([])
+    for shown in (run, opened(tmp_path)):
+        shown.refresh(None)
+        for name in ("weight_norm", "update_ratio"):
+            series = shown.series[name]
+            table = plane(series.bins(None, None, 100).cells, "mean", series.median, series.log)
+            assert np.isnan(table[6:, 0]).all()
+            assert np.isfinite(table[:6, 0]).all()
+            assert (table[:, 1] == ABSENT).all()
+            assert (table[:3, 2] == ABSENT).all()
+            assert np.isfinite(table[3:, 2]).all()
+    found = at_step(run, "x", 9)["series"]["weight_norm"]["values"]
+    assert found == ["NaN", None, 3.0]
+    assert describe(run, "x")["layers"][0]["weight_norm"] == 2.0  # the last one known
 
 
 def test_no_gradient_at_all_and_no_parameter(tmp_path: Path):
@@ -299,9 +346,11 @@ def test_an_unfinished_end_is_no_problem_while_the_run_writes(tmp_path: Path):
     long_ago = time.time() - 3600
     for file in tmp_path.iterdir():
         os.utime(file, (long_ago, long_ago))
-    run = opened(tmp_path)
-    assert not run.writing
-    assert "unfinished block" in run.problems[0]
+    # The run that has been watched all along says the same as one that is opened now.
+    run.refresh(None)
+    for shown in (run, opened(tmp_path)):
+        assert not shown.writing
+        assert "unfinished block" in shown.problems[0]
 
 
 def test_a_large_recording_is_answered_before_it_has_been_read(

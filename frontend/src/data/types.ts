@@ -6,6 +6,8 @@ export type JsonNumber = number | string | null;
 export interface RunEntry {
   readonly run: string;
   readonly version: string;
+  /** Whether something was written a moment ago. */
+  readonly writing: boolean;
   readonly path: string;
 }
 

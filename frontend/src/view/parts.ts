@@ -59,9 +59,10 @@ export class Parts {
       this.panes.replaceChildren(...this.parts.map(({ pane }) => pane.element));
       this.drills.replaceChildren(...this.parts.map(({ drill }) => drill.element));
     }
-    entries.forEach(({ version }, place) => {
+    entries.forEach(({ version, writing }, place) => {
       const { model } = this.parts[place]!;
       model.version = version;
+      model.writing = writing;
       model.load();
     });
   }

@@ -12,6 +12,8 @@ const LEAST_BINS = 64;
 export class RunModel {
   /** Version that the list of runs names; the run is loaded again when it changes. */
   version = "";
+  /** Whether it is still being written; the run is loaded again when that ends, since it says so. */
+  writing = false;
   readonly about: Slot<Run>;
   readonly map: Slot<BinMap>;
   readonly strips: Slot<BinMap>;
@@ -43,7 +45,8 @@ export class RunModel {
 
   /** Loads what is said about the run, if it has changed. */
   load(): void {
-    this.about.ask(`${this.version} ${this.pass}`, () => this.source.run(this.name));
+    const key = `${this.version} ${this.pass} ${String(this.writing)}`;
+    this.about.ask(key, () => this.source.run(this.name));
   }
 
   get run(): Run | undefined {

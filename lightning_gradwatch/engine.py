@@ -146,6 +146,8 @@ class Engine:
         for action in self.actions:
             if hasattr(action, "prepare"):
                 self.guard.call(action, action.prepare, self._trained(), default=None)
+            if hasattr(action, "find_place"):
+                self.guard.call(action, action.find_place, hands.folder, default=None)
         self.audience.start(run)
         if not facts.parameters:
             self.audience.findings(self.diagnosis.observe([_nothing_to_watch()], 0))

@@ -11,11 +11,15 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gradwatch import GradWatch
-from lightning_gradwatch.actions import ClipGradNorm, DecayLR, SkipStep
+from lightning_gradwatch.actions import ClipGradNorm, DecayLR, SkipStep, rescue
+
+#: What becomes of the loss of the second rank in a rescue, by batch: one NaN, nine in a row, and
+#: an explosion.
+SICK = {8: float("nan"), **dict.fromkeys(range(20, 29), float("nan")), 40: 1e12}
 
 
 class Model(pl.LightningModule):
-    def __init__(self, poison: bool) -> None:
+    def __init__(self, poison: str) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.net = torch.nn.Sequential(
@@ -26,11 +30,16 @@ class Model(pl.LightningModule):
 
     def training_step(self, batch, batch_idx):
         loss = (self.net(batch[0]) - batch[1]).square().mean()
-        if self.poison and batch_idx == 2 and self.global_rank == 1:
-            loss = loss * float("nan")
+        if self.global_rank == 1:
+            if self.poison == "poison" and batch_idx == 2:
+                loss = loss * float("nan")
+            if self.poison == "rescue":
+                loss = loss * SICK.get(batch_idx, 1.0)
         return loss
 
     def configure_optimizers(self):
+        if self.poison == "rescue":
+            return torch.optim.SGD(self.parameters(), 0.05, momentum=0.9)
         return torch.optim.Adam(self.parameters(), 0.01)
 
 
@@ -65,10 +74,11 @@ class Write(pl.Callback):
 
 def main(place: str, strategy: str, poison: str, accumulate: str) -> None:
     torch.set_num_threads(1)
-    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
+    rows = 480 if poison == "rescue" else 64
+    x = torch.randn(rows, 8, generator=torch.Generator().manual_seed(1))
     loader = DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4)
     actions = [SkipStep(), ClipGradNorm(0.5), DecayLR(on=("nonfinite",), cooldown=2)]
-    watch = GradWatch(actions=actions)
+    watch = GradWatch(actions=rescue() if poison == "rescue" else actions)
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", devices=2, strategy=strategy,
         logger=pl.loggers.TensorBoardLogger(place, name="log", version=0),
@@ -76,7 +86,7 @@ def main(place: str, strategy: str, poison: str, accumulate: str) -> None:
         enable_progress_bar=False, enable_model_summary=False,
         accumulate_grad_batches=int(accumulate), log_every_n_steps=2,
     )  # fmt: skip
-    trainer.fit(Model(poison == "poison"), loader)
+    trainer.fit(Model(poison), loader)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,31 @@ from torch.distributed.tensor.parallel import (
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gradwatch import GradWatch
-from lightning_gradwatch.actions import ClipGradNorm
+from lightning_gradwatch.actions import ClipGradNorm, Rollback, SkipStep
+from lightning_gradwatch.finding import Finding, Severity
+
+
+class Explodes:
+    """Says so at a step, on one rank only."""
+
+    def update(self, sample):
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 1
+        if sample.step == 20 and rank == 1:
+            yield Finding("exploding", Severity.ERROR, (), sample.step, sample.step)
+
+
+class Weights(pl.Callback):
+    """The part of the weights and of the momenta that lies here, before each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        [optimizer] = trainer.optimizers
+        own = [p.detach() for p in pl_module.parameters()]
+        own += [s["momentum_buffer"] for s in optimizer.state.values()]
+        whole = [t.full_tensor() if hasattr(t, "full_tensor") else t for t in own]
+        self.seen.append([t.flatten().tolist() for t in whole])
 
 
 def network() -> torch.nn.Sequential:
@@ -53,14 +77,17 @@ class Model(pl.LightningModule):
         return (self.net(batch[0]) - batch[1]).square().mean()
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
+        return torch.optim.SGD(self.parameters(), 0.1, momentum=0.5)
 
 
 def main(place: str, kind: str, clip: str) -> None:
     torch.set_num_threads(1)
-    x = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
+    back = clip == "rollback"
+    x = torch.randn(120 if back else 32, 8, generator=torch.Generator().manual_seed(1))
     loader = DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4)
-    watch = GradWatch(actions=[ClipGradNorm(0.3)] if clip == "ours" else [], record=False)
+    actions = {"ours": [ClipGradNorm(0.3)], "rollback": [SkipStep(), Rollback()]}.get(clip, [])
+    watch = GradWatch(actions=actions, record=False, detectors=[Explodes()] if back else None)
+    weights = Weights()
     arguments = {}
     if kind != "plain":
         arguments = {
@@ -73,7 +100,7 @@ def main(place: str, kind: str, clip: str) -> None:
             ),
         }
     trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, callbacks=[watch],
+        max_epochs=1, accelerator="cpu", logger=False, callbacks=[watch, weights],
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         gradient_clip_val=0.2 if clip == "trainer" else None, **arguments,
     )  # fmt: skip
@@ -85,6 +112,9 @@ def main(place: str, kind: str, clip: str) -> None:
         "global": history.global_norm.tolist(),
         "clipped": history.clipped_norm.tolist(),
         "healthy": watch.healthy,
+        "weights": weights.seen if back else [],
+        "actions": [(r.action, r.step, r.reason) for r in watch.actions_taken],
+        "lr": trainer.optimizers[0].param_groups[0]["lr"],
     }
     Path(place, f"{kind}-{clip}-{trainer.global_rank}.json").write_text(json.dumps(story))
 

@@ -55,3 +55,20 @@ def test_norms_and_decisions_agree_over_ranks(tmp_path, strategy, poison, accumu
     assert len(recordings) == 1
     assert len(list(recordings[0].glob("*.steps.npy"))) == 1
     assert output.count("diagnosis") <= 1
+
+
+@pytest.mark.slow
+def test_a_rescue_that_only_one_rank_has_reason_for_is_that_of_both(tmp_path):
+    """The second rank alone sees a NaN, nine in a row, and a loss 1e12 times as large."""
+    (first, second), _ = run(tmp_path, 29614, "ddp", "rescue", "1")
+    told = [[(a["action"], a["step"], a["before"], a["after"]) for a in s["actions"]]
+            for s in (first, second)]  # fmt: skip
+    assert json.dumps(told[0]) == json.dumps(told[1])
+    assert first["weights"] == second["weights"]
+    assert first["lr"] == second["lr"]
+    skipped = [a["step"] for a in first["actions"] if a["action"] == "SkipStep"]
+    assert skipped == [8, *range(20, 29)]
+    assert [a["step"] for a in first["actions"] if a["action"] == "Rollback"] == [26]
+    assert ("ZClip", 40) in [(a["action"], a["step"]) for a in first["actions"]]
+    assert len(first["steps"]) == 60
+    assert first["loss"][-1] < 0.2 * first["loss"][0]

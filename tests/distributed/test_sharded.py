@@ -44,3 +44,23 @@ def test_norms_equal_those_of_one_process(tmp_path, kind, clip, port):
         assert rank["healthy"]
     limit = {"ours": 0.3, "trainer": 0.2}[clip]
     assert max(single["clipped"]) == pytest.approx(limit, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_rollback_puts_every_shard_back(tmp_path):
+    """Found by one rank alone; as in one process, moments included."""
+    (single,) = story(tmp_path, 29624, "plain", "rollback")
+    ranks = story(tmp_path, 29625, "fsdp", "rollback")
+    assert len(ranks) == 2
+    for rank in (single, *ranks):
+        [(action, step, reason)] = rank["actions"]
+        assert (action, step) == ("Rollback", 20)
+        assert reason.endswith("back to the state of step 0")
+        assert rank["lr"] == pytest.approx(0.05)
+        # The weights before step 21 are those before the first; the moments are none again.
+        assert rank["weights"][21] == rank["weights"][0]
+        assert rank["weights"][20] != rank["weights"][0]
+    for ours, plain in zip(ranks[0]["weights"], single["weights"], strict=True):
+        flat = [v for part in plain for v in part]
+        assert [v for part in ours for v in part] == pytest.approx(flat, rel=1e-4, abs=1e-6)
+    assert ranks[0]["weights"] == ranks[1]["weights"]

@@ -54,14 +54,15 @@ class Rollback:
     weights.
 
     Set off by findings, and by the loss alone: it has left the range that it had come down to, and
-    stays half of the way up to its start or more (`LossGuard`), or does not fall after a rollback
-    (`Probation`). After a rollback the step is left out, the learning rate lowered so that it stays
-    lowered (as `DecayLR` does), the detectors go on as they were at the snapshot, and training goes
-    on with the next batch: schedules, `global_step` and the place in the data are not set back.
-    Where the next one follows within 30 steps, the rate is lowered half as far again, and so on.
+    stays half of the way up to its start or more (`LossGuard`), does not fall after a rollback, or
+    at the beginning, where the first step was far too long (`Probation`, `Stride`). After a
+    rollback the step is left out, the learning rate lowered so that it stays lowered (as `DecayLR`
+    does), the detectors go on as they were at the snapshot, and training goes on with the next
+    batch: schedules, `global_step` and the place in the data are not set back. Where the next one
+    follows within 30 steps, the rate is lowered half as far again, and so on.
 
-    With `SkipStep` before it, single non-finite steps are that action's business; the third in a
-    row, which no batch explains, is a rollback.
+    With `SkipStep` before it, non-finite steps are that action's business, until three in a row go
+    with weights or a loss that are sick too, or seven with none.
 
     Args:
         every_n_steps: Take a snapshot each n-th healthy optimizer step, >= 1; a young run is kept

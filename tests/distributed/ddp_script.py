@@ -39,7 +39,7 @@ class Model(pl.LightningModule):
 
     def configure_optimizers(self):
         if self.poison == "rescue":
-            return torch.optim.SGD(self.parameters(), 0.05, momentum=0.9)
+            return torch.optim.SGD(self.parameters(), 0.01, momentum=0.9)
         return torch.optim.Adam(self.parameters(), 0.01)
 
 

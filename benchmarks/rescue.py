@@ -1,6 +1,6 @@
 """Which policy keeps a dying run alive, and which harms one that is well.
 
-    python -m benchmarks.rescue [--half held_out|tuning|both] [--jobs 2] [--cost] [--save]
+    python -m benchmarks.rescue [--half fresh|held_out|tuning|seen|all] [--jobs 2] [--cost] [--save]
 
 Dying runs (steps too long, NaN, corrupt batches, jumps of the learning rate, initial weights too
 large) and runs that are well are measured to be so, see `benchmarks/saving/truth.py`; each is then
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.saving.cost import costs
+from benchmarks.saving.fresh import FRESH
 from benchmarks.saving.held_out import HELD_OUT
 from benchmarks.saving.patients import Patient
 from benchmarks.saving.policies import AVAILABLE, FIXED, NONE, RESCUE, Policy
@@ -33,7 +34,9 @@ from benchmarks.saving.trials import carry_out
 from benchmarks.saving.truth import dying, judge, needed, seeds_of
 from benchmarks.saving.tuning import TUNING
 
-HALVES: dict[str, tuple[Patient, ...]] = {"tuning": TUNING, "held_out": HELD_OUT}
+HALVES: dict[str, tuple[Patient, ...]] = {"fresh": FRESH, "held_out": HELD_OUT, "tuning": TUNING}
+#: Those on which policies were tuned, or whose cases were looked at.
+SEEN = ("held_out", "tuning")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -88,7 +91,7 @@ def show(console: Console, half: Half) -> None:
 def main() -> None:
     """Score, print, and write down if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--half", choices=[*HALVES, "both"], default="held_out")
+    parser.add_argument("--half", choices=[*HALVES, "seen", "all"], default="fresh")
     parser.add_argument("--policies", nargs="+", default=["*"], help="glob patterns over names")
     parser.add_argument("--only", default="*", help="glob pattern over names of candidates")
     parser.add_argument("--jobs", type=int, default=2)
@@ -105,7 +108,7 @@ def main() -> None:
     started, console = time.perf_counter(), Console()
     measured = costs(policies) if args.cost else {}
     halves = []
-    for name in HALVES if args.half == "both" else [args.half]:
+    for name in {"all": tuple(HALVES), "seen": SEEN}.get(args.half, (args.half,)):
         patients = [p for p in HALVES[name] if fnmatch.fnmatch(p.name, args.only)]
         half = examine(name, patients, policies, args.jobs)
         half.costs = measured

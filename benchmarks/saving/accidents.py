@@ -20,6 +20,14 @@ def _huge(x: Tensor, y: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
     return x * 1e6, y
 
 
+def _large(x: Tensor, y: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
+    return x * 1e3, y
+
+
+def _vast(x: Tensor, y: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
+    return x * 1e9, y
+
+
 def _huge_targets(x: Tensor, y: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
     return x, y * 1e6
 
@@ -32,7 +40,9 @@ def _wrong(x: Tensor, y: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
 #: What becomes of a batch, by name.
 KINDS: dict[str, Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]] = {
     "nan": _not_a_number,
+    "large": _large,
     "huge": _huge,
+    "vast": _vast,
     "huge targets": _huge_targets,
     "wrong labels": _wrong,
 }

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-
 from benchmarks.zoo.config import Config
 from lightning_gradwatch import GradWatch, actions
 
@@ -48,21 +45,6 @@ class Policy:
             one = getattr(actions, name)(**dict(arguments))
             made += one if isinstance(one, Sequence) else [one]
         return GradWatch(actions=made, record=False, reporters=[])
-
-
-class SkipNonfinite(pl.Callback):
-    """The least that skipping can be, with no line of the package in it."""
-
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Forget gradients that are not finite."""
-        every = [p for group in optimizer.param_groups for p in group["params"]]
-        grads = [p.grad for p in every if p.grad is not None]
-        values = [g.coalesce()._values() if g.is_sparse else g for g in grads]
-        if not all(bool(torch.isfinite(v).all()) for v in values):
-            for parameter in every:
-                parameter.grad = None
 
 
 def _acting(name: str, *calls: tuple[str, dict[str, Any]]) -> Policy:

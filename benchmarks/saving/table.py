@@ -36,12 +36,20 @@ HEADS = (
 SHORT = ("policy", "saved", "beyond", "harmed", "same", "lost", "<=.1", "loss", "<=1.1", "time")
 
 
+#: How far the runs of a half were known when the actions got their last shape.
+KNOWN = {
+    "fresh": "Runs that nobody had trained before the actions were frozen; scored once.",
+    "held_out": "Nothing was tuned on these runs, but it was seen what earlier versions lost.",
+    "tuning": "The actions were tuned on these runs.",
+}
+
+
 @dataclass
 class Half:
     """All that was found out about one half.
 
     Attributes:
-        name: "tuning" or "held_out".
+        name: "fresh", "held_out" or "tuning".
         sick: The dying runs.
         well: The others.
         dropped: Reason by name.
@@ -145,6 +153,7 @@ def section(half: Half) -> str:
     hopeless = len(half.sick) - len(half.savable)
     lines = [
         f"# {half.name}",
+        KNOWN.get(half.name, ""),
         f"{len(half.sick)} dying runs, {len(half.savable)} of them saved by some fixed setting "
         f"from the start; {len(half.well)} runs that are well, measured on three seeds; "
         f"{len(half.dropped)} candidates dropped.",

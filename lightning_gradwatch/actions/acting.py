@@ -87,6 +87,8 @@ class Acting:
         for action in self.actions:
             if hasattr(action, "prepare"):
                 self._guard.call(action, action.prepare, self._trained(), default=None)
+            if hasattr(action, "find_place"):
+                self._guard.call(action, action.find_place, hands.folder, default=None)
 
     def detach(self) -> None:
         """Let go of the module and of what was left with its optimizers."""

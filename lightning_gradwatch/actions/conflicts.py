@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_gradwatch.actions.decay_lr import DecayLR
-from lightning_gradwatch.actions.rollback import PATIENCE, Rollback
+from lightning_gradwatch.actions.rollback import Rollback
 from lightning_gradwatch.actions.save_batch import SaveBatch
+from lightning_gradwatch.actions.signs import PATIENCE
 from lightning_gradwatch.actions.skip_step import SkipStep
 from lightning_gradwatch.actions.stop_training import StopTraining
 from lightning_gradwatch.errors import GradWatchWarning

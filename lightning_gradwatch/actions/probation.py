@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+#: Steps at which a run whose very first step was far too long has to be below its start, how many
+#: of the latest count, and the share of its start that is below.
+_EARLY, _LATEST, _BELOW = (10, 25, 50), 5, 0.9
 #: Steps it is given; the first ones do not count, the rest is compared by halves.
 _STEPS, _SETTLING, _HALF = 45, 5, 20
 #: By how much the later half has to lie below the earlier one.
@@ -41,10 +44,17 @@ class Probation:
 
     def push(self, loss: float) -> None:
         """Add the loss of a step; NaN and Inf are passed over, and so is all that comes late."""
-        if math.isfinite(loss) and len(self.losses) <= _STEPS:
+        if math.isfinite(loss) and len(self.losses) <= max(_STEPS, *_EARLY):
             self.losses.append(loss)
             if math.isnan(self.origin):
                 self.origin = loss
+
+    @property
+    def is_thrown(self) -> bool:
+        """Whether the first steps of a run have thrown it off, as far as the loss tells."""
+        if self.set_back or len(self.losses) not in _EARLY or not min(self.losses) >= 0:
+            return False
+        return median(self.losses[-_LATEST:]) >= _BELOW * self.origin
 
     @property
     def has_failed(self) -> bool:

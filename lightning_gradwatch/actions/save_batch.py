@@ -60,6 +60,16 @@ class SaveBatch:
         self._saved = 0
         self._warned = False
 
+    def find_place(self, folder: Path | None) -> None:
+        """Say before the first step if there is nowhere to write to.
+
+        Args:
+            folder: Next to the recording; None where there is no logger, or its directory is
+                remote, which files of batches cannot be written to.
+        """
+        if self.folder is None and folder is None:
+            self._complain("no logger gives the run a local directory")
+
     def apply(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
         """Write the batch if one of the codes was found on any rank."""
         found = [f for f in findings if f.code in self.on]
@@ -69,7 +79,9 @@ class SaveBatch:
         folder = training.folder if self.folder is None else Path(self.folder)
         batches = _guilty(training.batches())
         if folder is None or not batches:
-            self._complain("no logger gives the run a directory" if batches else "it is not known")
+            self._complain(
+                "no logger gives the run a local directory" if batches else "it is not known"
+            )
             return None
         told = [self._save(kept, why, folder, training) for kept in batches[: self._left]]
         return ActionRecord(type(self).__name__, training.step, f"{why}; {'; '.join(told)}")

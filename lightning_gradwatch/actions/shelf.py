@@ -15,8 +15,8 @@ from lightning_gradwatch.errors import ConfigurationError, GradWatchWarning
 SLOTS = 2
 #: Calm steps after which a snapshot is known to be older than any damage.
 _PROOF = 10
-#: A young run is kept more often: after so many steps, or a tenth of those it has made.
-_SOON, _SHARE = 10, 10
+#: A young run is kept more often: after so many steps, or a twentieth of those it has made.
+_SOON, _SHARE = 10, 20
 #: Share of the free memory that the snapshots may take.
 _MOST = 0.8
 _GIB = 2**30
@@ -71,12 +71,13 @@ class Shelf:
         self.kept = [Kept(Snapshot.take(trained, -1 if self.steps else 0), guard)]
 
     def follow(
-        self, healthy: bool, learnt: bool, trained: Trained, step: int, guard: dict[str, Any]
+        self, healthy: bool | None, learnt: bool, trained: Trained, step: int, guard: dict[str, Any]
     ) -> bool:
         """Count a step, and take a snapshot before it if one is due.
 
         Args:
-            healthy: Nothing speaks against the state that this step begins with.
+            healthy: Nothing speaks against the state that this step begins with; None: it is left
+                out, which says nothing.
             learnt: There are healthier states than the first one.
             trained: What to keep.
             step: The step, on the x axis of the loggers.
@@ -85,13 +86,14 @@ class Shelf:
         Returns:
             Whether one was taken.
         """
-        self._calm = self._calm + 1 if healthy else 0
+        if healthy is not None:
+            self._calm = self._calm + 1 if healthy else 0
         self._proven |= self._calm >= self._proof
         gap = min(self._every, max(_SOON, self.steps // _SHARE))
         if len(self.kept) == SLOTS and not learnt:
             gap = max(gap, 3 * self._proof)  # so that the second one is proven most of the time
         due = self.steps - self._taken >= gap and self._calm >= self._proof
-        take = healthy and (due or not self.kept) and self._has_room(trained)
+        take = bool(healthy) and (due or not self.kept) and self._has_room(trained)
         if take:
             # Lets go of one before the copy: of the oldest, unless that is still the healthiest.
             self.kept = self.kept[1 - SLOTS :] if learnt else self.kept[: SLOTS - 1]

@@ -20,7 +20,8 @@ class SkipStep:
     One NaN in a gradient turns every weight it reaches into NaN, and the moments of Adam with it,
     for ever. Skipped, the run goes on with the next batch as if this one had not been drawn; the
     buffers that its forward pass changed (running statistics of BatchNorm) are put back as well.
-    The learning rate schedule and `global_step` advance all the same, as they do under AMP.
+    The learning rate schedule and `global_step` advance all the same, as they do under AMP. A loss
+    of NaN or Inf alone skips nothing: where all gradients are finite, the step harms no weight.
 
     Skipping for ever would hide a dead run: the `max_consecutive`-th skip in a row also ends
     training, with the reason, and with the last good weights in place. Overflows under a gradient
@@ -54,8 +55,12 @@ class SkipStep:
 
     def apply(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
         """Skip this step if one of the codes was found on any rank."""
-        why = self._trigger(findings, training)
         optimizer = training.sample.optimizer
+        # Asked on every rank alike: the codes of the findings have been agreed on.
+        if "nonfinite" in self.on and any(f.code == "nonfinite" for f in findings):
+            harmless = ("nonfinite",) if training.only_loss_is_nonfinite() else ()
+            findings = [f for f in findings if f.code not in harmless]
+        why = self._trigger(findings, training)
         if training.sample.amp_overflow:
             return self._mend(findings, training)
         if why is None:

@@ -124,6 +124,14 @@ class Training:
         """Return `(name, parameter)` for every parameter this step would move."""
         return [] if self.skipped else self._settled()
 
+    def only_loss_is_nonfinite(self) -> bool:
+        """Return whether the loss is NaN or Inf, and every gradient finite all the same.
+
+        Such a step harms no weight. A collective, as `agree` is; it is so only on all ranks.
+        """
+        lost = self.sample.has_loss and not math.isfinite(self.loss)
+        return not self.agree(not (lost and math.isfinite(self.global_norm)))
+
     def norm(self, norm_type: float = 2.0) -> float | None:
         """Return the norm of all gradients as they are now; None if there is nothing to clip.
 

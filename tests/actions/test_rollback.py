@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler as sched
+from torch.optim.swa_utils import SWALR
 
 from lightning_gradwatch import GradWatch, GradWatchWarning
-from lightning_gradwatch.actions import Rollback, SkipStep, shelf
+from lightning_gradwatch.actions import Rollback, SkipStep, rescue, shelf
 from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.errors import ConfigurationError
 from lightning_gradwatch.finding import Finding, Severity
@@ -85,13 +87,54 @@ def test_single_nan_batches_are_left_to_skip_step(tmp_path: Path) -> None:
     assert acted(watch) == [("SkipStep", s) for s in (20, 30, 31, 40)]
 
 
-def test_the_third_in_a_row_is_no_accident(tmp_path: Path) -> None:
+def test_three_in_a_row_from_the_data_are_left_to_skip_step_too(tmp_path: Path) -> None:
+    """The weights are fine, and so is the loss of the steps that are made."""
+    sick = [*range(10, 13), *range(20, 23), *range(40, 46)]
     _, watch, _, _ = fit(
-        tmp_path, [SkipStep(), Rollback()], detectors=[FindsNonfinite()], sick=[30, 31, 32],
+        tmp_path, [SkipStep(), Rollback()], detectors=[FindsNonfinite()], sick=sick
+    )
+    assert acted(watch) == [("SkipStep", s) for s in sick]
 
+
+def test_the_seventh_in_a_row_is_no_accident_but_no_reason_to_lower_the_rate(
+    tmp_path: Path,
+) -> None:
+    spy, watch, runner, _ = fit(
+        tmp_path, [SkipStep(), Rollback()], detectors=[FindsNonfinite()], sick=range(30, 37)
+    )
+    assert [a for a in acted(watch) if a[0] == "Rollback"] == [("Rollback", 36)]
+    assert "7 such steps in a row" in watch.actions_taken[-1].reason
+    assert spy.rates[-1] == RATE
+    assert runner.global_step == STEPS
+
+
+def test_the_second_time_the_rate_comes_down_all_the_same(tmp_path: Path) -> None:
+    spy, watch, _, _ = fit(
+        tmp_path, [SkipStep(), Rollback()], detectors=[FindsNonfinite()], batches=120,
+        sick=[*range(30, 37), *range(80, 87)],
     )  # fmt: skip
-    assert [a for a in acted(watch) if a[0] == "Rollback"] == [("Rollback", 32)]
-    assert "3 such steps in a row" in watch.actions_taken[-1].reason
+    assert [a for a in acted(watch) if a[0] == "Rollback"] == [("Rollback", 36), ("Rollback", 86)]
+    assert spy.rates[-1] == RATE / 2
+
+
+class Overflows(Net):
+    """The loss is Inf in half precision at every step, and no gradient is."""
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        return loss + (70_000.0 + 0 * loss).half()
+
+
+@pytest.mark.parametrize(
+    "actions", [lambda: [SkipStep(), Rollback()], lambda: [Rollback()], rescue]
+)
+def test_a_loss_of_inf_with_finite_gradients_is_no_reason(tmp_path: Path, actions: Any) -> None:
+    ours, watch, _, _ = fit(tmp_path, actions(), kind=Overflows, detectors=None)
+    plain, _, _, _ = fit(tmp_path, [], kind=Overflows, watch=False)
+    assert watch.history.loss.tolist() == [math.inf] * STEPS
+    assert acted(watch) == []
+    assert [f.code for f in watch.findings] == ["nonfinite"]
+    assert all(torch.equal(a, b) for a, b in zip(ours.weights, plain.weights, strict=True))
 
 
 class Broken(Net):
@@ -150,12 +193,12 @@ def test_snapshots_come_less_often_as_a_run_grows_old(tmp_path: Path) -> None:
             kept.append([k.snapshot.step for k in self._shelf.kept])
             return record
 
-    fit(tmp_path, [Told(every_n_steps=40)], batches=500)
+    fit(tmp_path, [Told(every_n_steps=20)], batches=500)
     steps = sorted({s for k in kept for s in k})
     gaps = [b - a for a, b in pairwise(steps)]
     assert steps[:3] == [0, 10, 20]
     assert gaps == sorted(gaps)
-    assert gaps[-1] == 40
+    assert gaps[-1] == 20
     assert max(len(k) for k in kept) == 2
 
 
@@ -234,13 +277,29 @@ def test_detectors_go_back_too(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------ the learning rate
 
-SCHEDULES = {
+SCHEDULES: dict[str, Any] = {
     "none": None,
+    "StepLR": lambda o: sched.StepLR(o, 7, 0.6),
+    "MultiStepLR": lambda o: sched.MultiStepLR(o, [10, 35, 50], 0.5),
+    "ExponentialLR": lambda o: sched.ExponentialLR(o, 0.97),
+    "MultiplicativeLR": lambda o: sched.MultiplicativeLR(o, lambda e: 0.97 + 0.02 * (e % 2)),
+    "ConstantLR": lambda o: sched.ConstantLR(o, 0.5, 40),
+    "LinearLR": lambda o: sched.LinearLR(o, 0.1, 1.0, 40),
+    "PolynomialLR": lambda o: sched.PolynomialLR(o, 80, 2.0),
     "LambdaLR": lambda o: sched.LambdaLR(o, lambda e: min(1.0, (e + 1) / 5) * 0.98**e),
     "OneCycleLR": lambda o: sched.OneCycleLR(o, RATE, total_steps=STEPS + 1),
     "CosineAnnealingLR": lambda o: sched.CosineAnnealingLR(o, STEPS, eta_min=1e-4),
+    "CosineAnnealingWarmRestarts": lambda o: sched.CosineAnnealingWarmRestarts(o, 9, 2, 1e-4),
+    "CyclicLR": lambda o: sched.CyclicLR(o, RATE / 4, RATE, 8, cycle_momentum=False),
+    "SWALR": lambda o: SWALR(o, swa_lr=RATE / 3, anneal_epochs=50),
+    "ChainedScheduler": lambda o: sched.ChainedScheduler(
+        [sched.ConstantLR(o, 0.5, 40), sched.ExponentialLR(o, 0.98)]
+    ),
     "SequentialLR": lambda o: sched.SequentialLR(
         o, [sched.LinearLR(o), sched.CosineAnnealingLR(o, STEPS)], [20]
+    ),
+    "SequentialLR into a decay": lambda o: sched.SequentialLR(
+        o, [sched.ConstantLR(o, 0.2, 60), sched.StepLR(o, 10, 0.5)], [38]
     ),
 }
 
@@ -251,7 +310,35 @@ def test_the_schedule_goes_on_lowered(tmp_path: Path, name: str) -> None:
     sick = FindsAt("exploding", [30, 45])
     spy, watch, _, _ = fit(tmp_path, [Rollback()], schedule=SCHEDULES[name], detectors=[sick])
     assert acted(watch) == [("Rollback", 30), ("Rollback", 45)]
-    factors = [0.5 ** ((s >= 30) + (s >= 45)) for s in range(STEPS)]
+    # Lowered further the second time where no healthy state came between the two.
+    first, second = (record.after / record.before for record in watch.actions_taken)
+    assert (first, second) in (pytest.approx((0.5, 0.5)), pytest.approx((0.5, 0.5**1.5)))
+    factors = [first ** (s >= 30) * second ** (s >= 45) for s in range(STEPS)]
+    assert spy.rates == pytest.approx(
+        [rate * f for rate, f in zip(plain.rates, factors, strict=True)], rel=1e-6
+    )
+
+
+def test_a_plateau_goes_on_lowered(tmp_path: Path) -> None:
+    """ReduceLROnPlateau decides by a metric, here one that never falls."""
+
+    class Flat(Net):
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            self.log("flat", 1.0)
+            return super().training_step(batch, batch_idx)
+
+        def configure_optimizers(self) -> Any:
+            optimizer = self.make(self.parameters())
+            plateau = sched.ReduceLROnPlateau(optimizer, factor=0.5, patience=9, min_lr=RATE / 3)
+            how = {"scheduler": plateau, "interval": "step", "monitor": "flat"}
+            return {"optimizer": optimizer, "lr_scheduler": how}
+
+    plain, _, _, _ = fit(tmp_path, [], kind=Flat)
+    assert plain.rates[-1] == pytest.approx(RATE / 3)
+    sick = FindsAt("exploding", [15, 45])
+    spy, watch, _, _ = fit(tmp_path, [Rollback()], kind=Flat, detectors=[sick])
+    assert acted(watch) == [("Rollback", 15), ("Rollback", 45)]
+    factors = [0.5 ** ((s >= 15) + (s >= 45)) for s in range(STEPS)]
     assert spy.rates == pytest.approx(
         [rate * f for rate, f in zip(plain.rates, factors, strict=True)], rel=1e-6
     )
@@ -279,9 +366,11 @@ def test_after_max_times_it_gives_up_with_the_healthy_weights_in_place(tmp_path:
 
 
 @pytest.mark.parametrize("make", [sgd, adam(False), adam(True)])
-def test_nothing_to_do_leaves_the_run_bit_identical(tmp_path: Path, make: Any) -> None:
-    actions = [SkipStep(), Rollback(every_n_steps=5)]
-    ours, watch, _, _ = fit(tmp_path, actions, kind=Normed, make=make, detectors=None)
+@pytest.mark.parametrize("actions", [lambda: [SkipStep(), Rollback(every_n_steps=5)], rescue])
+def test_nothing_to_do_leaves_the_run_bit_identical(
+    tmp_path: Path, make: Any, actions: Any
+) -> None:
+    ours, watch, _, _ = fit(tmp_path, actions(), kind=Normed, make=make, detectors=None)
     plain, _, _, _ = fit(tmp_path, [], kind=Normed, make=make, watch=False)
     assert all(torch.equal(a, b) for a, b in zip(ours.weights, plain.weights, strict=True))
     assert watch.actions_taken == ()
@@ -309,6 +398,34 @@ def test_a_resumed_run_goes_back_as_an_uninterrupted_one(tmp_path: Path, cut: in
     assert begun + rest == pytest.approx(rates)
     joined = first + second
     assert all(torch.equal(a, b) for a, b in zip(joined, whole, strict=True))
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+def test_a_run_resumed_in_the_middle_of_a_rescue_goes_on_as_an_uninterrupted_one(
+    tmp_path: Path, cut: int
+) -> None:
+    """All of `rescue()` at work: far too fast from the start, then NaN. Cut at every epoch."""
+
+    class Sick(Normed):
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            loss = super().training_step(batch, batch_idx)
+            return loss * math.nan if self.current_epoch == 3 and batch_idx < 8 else loss
+
+    def run(**more: Any) -> Any:
+        spy, watch, runner, _ = fit(
+            tmp_path, rescue(), make=lambda p: torch.optim.Adam(p, 2.0), kind=Sick, batches=10,
+            schedule=SCHEDULES["CosineAnnealingLR"], detectors=None, **more,
+        )  # fmt: skip
+        runner.save_checkpoint(tmp_path / "last.ckpt")
+        return spy.weights, [(r.action, r.step, r.reason) for r in watch.actions_taken], spy.rates
+
+    whole, records, rates = run(max_epochs=6)
+    assert {action for action, _, _ in records} >= {"SkipStep", "Rollback"}
+    first, _, begun = run(max_epochs=cut)
+    second, resumed, rest = run(max_epochs=6, ckpt_path=str(tmp_path / "last.ckpt"))
+    assert resumed == records
+    assert begun + rest == pytest.approx(rates)
+    assert all(torch.equal(a, b) for a, b in zip(first + second, whole, strict=True))
 
 
 def test_without_snapshots_in_the_checkpoint_a_resumed_run_keeps_its_beginning(
@@ -460,6 +577,40 @@ def test_a_run_that_gets_nowhere_after_a_rollback_goes_back_once_more(tmp_path: 
     assert [s for _, s in acted(watch)] == [5, 50]
     assert "and does not fall; back to the state of step 0" in watch.actions_taken[1].reason
     assert runner.global_step == 200
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_young_run_far_too_fast_is_set_back_as_far_as_its_first_step_was_too_long(
+    tmp_path: Path, scale: float
+) -> None:
+    """Whatever the unit of the loss: Adam's steps do not depend on it."""
+
+    class Scaled(Net):
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            return super().training_step(batch, batch_idx) * scale
+
+    def fast(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, 2.0, eps=1e-30)
+
+    _, _, _, model = fit(tmp_path, [], kind=Scaled, make=fast, batches=200, watch=False)
+    spy, watch, _, rescued = fit(tmp_path, rescue(), kind=Scaled, make=fast, batches=200)
+    first = next(r for r in watch.actions_taken if r.action == "Rollback")
+    assert first.step <= 10
+    assert first.reason.endswith("back to the state of step 0")
+    assert spy.rates[first.step] <= 2.0 / 10
+    data = torch.randn(256, 4, generator=torch.Generator().manual_seed(5))
+    loss = [float((m.net(data) - data).square().mean()) for m in (model, rescued)]
+    assert loss[1] < 0.2 < loss[0]
+
+
+def test_snapshots_go_with_the_module(tmp_path: Path) -> None:
+    """A checkpoint may still be written after the fit; once the module is gone, none can be."""
+    action = Rollback()
+    everything = fit(tmp_path, [action])
+    assert len(action.state_dict()["shelf"]["kept"]) == 2
+    del everything
+    gc.collect()
+    assert action.state_dict()["shelf"]["kept"] == []
 
 
 def test_lazy_modules_are_kept_once_they_have_a_shape() -> None:

@@ -133,6 +133,13 @@ def test_the_sick_batch_is_next_to_the_recording(tmp_path: Path) -> None:
     assert [r.action for r in watch.actions_taken] == ["SaveBatch", "SkipStep"]
 
 
+def test_without_a_local_folder_it_says_so_before_the_first_step(tmp_path: Path) -> None:
+    """A remote log directory gives none either; said once, with what to do."""
+    with pytest.warns(GradWatchWarning, match="local directory. Give SaveBatch a folder=") as said:
+        fit(tmp_path, [SaveBatch(), SkipStep()], sick=[3], detectors=[FindsNonfinite()])
+    assert len([w for w in said if "SaveBatch" in str(w.message)]) == 1
+
+
 @pytest.mark.parametrize("amp", [False, True])
 def test_what_is_saved_shows_the_same_loss_again(tmp_path: Path, amp: bool) -> None:
     folder = tmp_path / "kept"

@@ -16,7 +16,7 @@ from torch import nn, optim
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions import SkipStep
-from tests.actions.steps import EXPLODING, NONFINITE, finding, same, training_for
+from tests.actions.steps import EXPLODING, NONFINITE, Ranks, finding, same, training_for
 from tests.actions.test_in_trainer import Net, fit, scaler
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], optim.Optimizer]] = {
@@ -115,6 +115,27 @@ def test_the_record_says_why() -> None:
         EXPLODING, training_for(sick_sgd(), step=3, norm=7.0)
     )
     assert record == ActionRecord("SkipStep", 3, "exploding in layer0 (norm 812)", 7.0, 0.0)
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_lost_loss_alone_skips_nothing(lost: float) -> None:
+    """The gradients are finite, here and on all other ranks: the step harms no weight."""
+    for norm, others, skipped in ((1.0, False, False), (math.nan, False, True), (1.0, True, True)):
+        parameters = [nn.Parameter(torch.ones(2))]
+        parameters[0].grad = torch.full((2,), norm)
+        ranks = Ranks(others)
+        training = training_for(optim.SGD(parameters, 0.1), loss=lost, has_loss=True, ranks=ranks)
+        assert (SkipStep().apply(NONFINITE, training) is not None) == skipped == training.skipped
+        assert ranks.calls == 1
+
+
+def test_beside_another_code_it_skips_for_that_one() -> None:
+    parameters = [nn.Parameter(torch.ones(2))]
+    parameters[0].grad = torch.ones(2)
+    training = training_for(optim.SGD(parameters, 0.1), loss=math.inf, has_loss=True)
+    record = SkipStep(on=("nonfinite", "exploding")).apply([*NONFINITE, *EXPLODING], training)
+    assert record is not None
+    assert record.reason.startswith("exploding")
 
 
 def test_other_codes_do_not_skip() -> None:

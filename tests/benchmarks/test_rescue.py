@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.saving import scoring
+from benchmarks.saving import scoring, store
 from benchmarks.saving.accidents import Accident
+from benchmarks.saving.fresh import FRESH
 from benchmarks.saving.held_out import HELD_OUT
 from benchmarks.saving.patients import Patient, struck
 from benchmarks.saving.policies import FIXED, NONE, POLICIES
@@ -100,13 +101,29 @@ def test_accidents_strike_when_they_should():
     assert [i for i in range(60) if accident.strikes(i)] == [5, 15, 25]
 
 
-def test_names_and_runs_are_unique_over_both_halves():
-    both = [*TUNING, *HELD_OUT]
-    assert len({p.name for p in both}) == len(both)
-    assert len({p.digest() for p in both}) == len(both)
+def test_names_and_runs_are_unique_over_all_halves():
+    every = [*TUNING, *HELD_OUT, *FRESH]
+    assert len({p.name for p in every}) == len(every)
+    assert len({p.digest() for p in every}) == len(every)
 
 
-@pytest.mark.parametrize("half", [TUNING, HELD_OUT], ids=["tuning", "held out"])
+def test_what_is_said_in_a_source_trains_nothing_again():
+    """What it does, does."""
+    source = 'def f(x):\n    """Half of it."""\n    return x / 2\n'
+    said = source.replace("Half of it", "A half").replace("return", "# halved\n    return")
+    assert store.digest_of([source]) == store.digest_of([said])
+    assert store.digest_of([source]) != store.digest_of([source.replace("/ 2", "/ 3")])
+
+
+def test_trials_are_known_by_the_sources_that_make_a_run(monkeypatch):
+    paths = {store.path_of(NAN, NONE, 0)}
+    monkeypatch.setattr(store, "runs", lambda: "other")
+    paths |= {store.path_of(NAN, NONE, 0), store.path_of(NAN, NONE, 1)}
+    assert len(paths) == 3
+    assert store.path_of(NAN, POLICIES["SkipStep()"], 0) not in paths
+
+
+@pytest.mark.parametrize("half", [TUNING, HELD_OUT, FRESH], ids=["tuning", "held out", "fresh"])
 def test_each_half_has_enough_of_both_kinds(half):
     assert sum(p.healthy_twin != p for p in half) >= 60
     assert sum(p.healthy_twin == p for p in half) >= 20

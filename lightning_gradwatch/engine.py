@@ -25,9 +25,10 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.acting import Acting
-from lightning_gradwatch.actions.on_device import Ahead
+from lightning_gradwatch.actions.on_device import Ahead, Outcome
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.audience import Audience
+from lightning_gradwatch.culprit.batches import Kept, is_broken
 from lightning_gradwatch.culprit.find import Replay
 from lightning_gradwatch.culprit.seeker import Seeker
 from lightning_gradwatch.diagnosis import Diagnosis
@@ -77,6 +78,7 @@ class Engine:
         self.run = RunInfo()
         self._probe: Probe | None = None
         self._ring: Ring | None = None
+        self._may_replay = False
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self.seeker = Seeker()
@@ -169,14 +171,13 @@ class Engine:
             self.diagnosis.facts = facts
         self.acting.attach(module, optimizers, hands)
         self._ring = self.guard.call("the ring", self._ring_for, module, default=None)
-        probe.ahead = self._ring is not None
         self.audience.start(run)
         if not facts.parameters:
             self.judge.tell([_nothing_to_watch()], 0)
 
     def _ring_for(self, module: nn.Module) -> Ring | None:
         """Return the way for numbers that nobody waits for; None where somebody has to."""
-        if not self.acting.fit_for_device:
+        if not self.acting.may_act_on_device:
             return None
         held = (p for o in self._optimizers for group in o.param_groups for p in group["params"])
         door = door_for({parameter.device for parameter in (*module.parameters(), *held)})
@@ -270,15 +271,19 @@ class Engine:
         if probe is None:
             return
         self.acting.take_back()
-        self._hear()
         count = self._counts.get(context.index, 0)
         self._counts[context.index] = count + 1
         recorded = count % self.settings.every_n_steps == 0
         updates = self.settings.samples_update(count)
         if not (recorded or updates or self.actions):
             probe.drop_losses()
+            self._hear()
             return
-        decide = self._at_once if self._ring is None else self._ahead
+        ahead = self._ring is not None and self.acting.fits_device(context)
+        decide = self._ahead if ahead else self._at_once
+        if not ahead:
+            self._hear(wait=True)  # what came before it
+        probe.ahead = ahead
         with torch.no_grad():
             decide(probe, context, recorded, updates, may_change)
 
@@ -331,12 +336,11 @@ class Engine:
             return
         ahead = self.acting.act_ahead(context, probe, taken, last=not may_change)
         batches = tuple(context.kept()) if context.replay and self.seeker.wants_batches else ()
-        replay = Replay(nn.Module(), lambda *_: None, batches, refused=_TOO_LATE)
         self.guard.call(
             probe,
             self._ring.send,
             [*taken.tensors, *ahead.tensors],
-            partial(self._arrived, taken, ahead, recorded, replay),
+            partial(self._arrived, taken, ahead, recorded, batches),
             default=None,
         )
         self.guard.call(
@@ -347,9 +351,16 @@ class Engine:
             clipped_norm=None,
             default=None,
         )
+        # Last, when nothing of this step is left that a replay could disturb.
+        self._hear(may_replay=True)
 
     def _arrived(
-        self, taken: Taken, ahead: Ahead, recorded: bool, replay: Replay, fetched: list[Floats]
+        self,
+        taken: Taken,
+        ahead: Ahead,
+        recorded: bool,
+        batches: tuple[Kept, ...],
+        fetched: list[Floats],
     ) -> None:
         """The numbers of an earlier step are there."""
         step, split = taken.step, len(fetched) - len(ahead.tensors)
@@ -357,20 +368,47 @@ class Engine:
         sample, aftermath = taken.finish(fetched[:split])
         self.judge.complete(aftermath)
 
-        def seek(found: list[Finding]) -> list[Finding]:
-            return self.seeker.seek(found, lambda: replay, context.batch_idx, self.history)
+        seek = None if context.replay is None else partial(self._seek_late, context, batches)
+        findings = self.judge.take_in(sample, recorded, seek)
+        outcome = self.guard.call(
+            "the actions", self.acting.settle, ahead, sample, findings, fetched[split:],
+            default=Outcome(math.nan),
+        )  # fmt: skip
+        step.clipped_norm = outcome.norm
+        step.overflow = step.overflow or outcome.skipped
 
-        self.judge.take_in(sample, recorded, None if context.replay is None else seek)
-        step.clipped_norm = self.guard.call(
-            "the actions", self.acting.settle, ahead, sample, fetched[split:], default=math.nan
-        )
+    def _seek_late(
+        self, context: StepContext, batches: tuple[Kept, ...], found: list[Finding]
+    ) -> list[Finding]:
+        """Name who produced a NaN some steps ago, if the weights have survived it.
 
-    def _hear(self, wait: bool = False) -> None:
-        """Take in what has come from the device by now; `wait`: everything."""
+        They have where the step was left out, by `SkipStep` or by a gradient scaler. Else there is
+        still the batch to look at.
+        """
+        if not any(f.code == "nonfinite" for f in found):
+            return found
+        replay, probe = context.replay, self._probe
+        late = Replay(nn.Module(), lambda *_: None, batches, refused=_TOO_LATE)
+        if replay is not None and probe is not None and self._may_replay and context.lasting:
+            held = [p for o in self._optimizers for g in o.param_groups for p in g["params"]]
+            if not any(is_broken(parameter) for parameter in held):
+                probe.disarm_flow()  # its hooks are not for the replay
+                late = replace(replay(), batches=batches)
+        return self.seeker.seek(found, lambda: late, context.batch_idx, self.history)
+
+    def _hear(self, wait: bool = False, may_replay: bool = False) -> None:
+        """Take in what has come from the device by now.
+
+        Args:
+            wait: Take in everything that is under way.
+            may_replay: A batch may be replayed now: the module is being trained.
+        """
         ring, probe = self._ring, self._probe
         if ring is not None and probe is not None:
+            self._may_replay = may_replay
             with torch.no_grad():
                 self.guard.call(probe, ring.drain if wait else ring.poll, default=None)
+            self._may_replay = False
 
     def _salvage(self) -> None:
         """Take in what still comes from a device that may be dead; say nothing if it is."""
@@ -412,16 +450,16 @@ class Engine:
         else:
             self._ring.send(step.tensors, complete)
 
-    def settle(self) -> None:
+    def settle(self, may_replay: bool = False) -> None:
         """Complete the latest step now, even if that costs a transfer."""
         probe = self._probe
         if probe is not None and self.guard.works(probe):
             self.guard.call(probe, lambda: self._bring(probe.flush()), default=None)
-            self._hear(wait=True)
+            self._hear(wait=True, may_replay=may_replay)
 
     def log(self) -> None:
         """The step just made falls on the logging interval: one call for each optimizer."""
-        self.settle()
+        self.settle(may_replay=True)
         self.judge.log()
 
     # ------------------------------------------------------------------ state

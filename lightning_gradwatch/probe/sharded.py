@@ -33,13 +33,14 @@ class ShardedNorms:
         norm_type: p > 0, or `inf`.
 
     Attributes:
+        columns: Their columns.
         vectors: Two vectors for each mesh, on the device: powers summed over all shards (or
             maxima), and how many processes have a gradient. To be fetched and given to `result`.
     """
 
     def __init__(self, spread: Sequence[tuple[nn.Parameter, int]], norm_type: float) -> None:
         self._p = norm_type
-        self._columns = [column for _, column in spread]
+        self.columns = [column for _, column in spread]
         parameters = [parameter for parameter, _ in spread]
         self._places: list[list[int]] = []
         self.vectors: list[Tensor] = []
@@ -86,13 +87,13 @@ class ShardedNorms:
         Args:
             fetched: `vectors`, on the host.
         """
-        norms: list[float | None] = [None] * len(self._columns)
+        norms: list[float | None] = [None] * len(self.columns)
         for places, vector in zip(self._places, fetched, strict=True):
             for j, i in enumerate(places):
                 if vector[len(places) + j] > 0:
                     power = float(vector[j])
                     norms[i] = power if math.isinf(self._p) else power ** (1.0 / self._p)
-        return list(zip(self._columns, norms, strict=True))
+        return list(zip(self.columns, norms, strict=True))
 
 
 def _spread(parameter: nn.Parameter) -> tuple[Any, tuple[int, ...]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from lightning_gradwatch.layers import combine_norms
@@ -82,6 +83,21 @@ class Taken:
             return None
         total = wide_total(vectors, self.norm_type)
         return total if self.shards is None else self.shards.joined(total.reshape(1)).reshape(())
+
+    def broken(self) -> Tensor:
+        """Return whether `nonfinite` will be found: in a gradient or a loss, on the device."""
+        total = self.total()
+        fine = [torch.isfinite(loss.reshape(())) for loss, _ in self.losses]
+        if total is not None and (self.is_watched or not fine):
+            fine.append(torch.isfinite(total))
+        device = fine[0].device if total is None else total.device
+        return torch.logical_not(torch.stack([flag.to(device) for flag in fine]).all())
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether any of the gradients belongs to the layout."""
+        spread = [] if self.shards is None else self.shards.columns
+        return bool((self.columns >= 0).any()) or any(column >= 0 for column in spread)
 
     def finish(self, fetched: Sequence[Floats]) -> tuple[Sample, Aftermath | None]:
         """Return the sample, and the aftermath of the step before.

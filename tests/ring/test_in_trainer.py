@@ -123,8 +123,13 @@ def test_resumed_in_the_middle_of_what_is_under_way(door, tmp_path):
     first.save_checkpoint(tmp_path / "half.ckpt")
     assert len(half.history) == 20  # the checkpoint waited for what was under way
     rest, resumed = run(max_epochs=4, ckpt_path=tmp_path / "half.ckpt")
-    assert resumed.findings == watch.findings
-    assert str(resumed.actions_taken) == str(watch.actions_taken)  # a norm of NaN equals no other
+    # In words a run looks for a culprit until it has found one, a resumed one again.
+    told = [[(r.action, r.step, str(r.before)) for r in w.actions_taken] for w in (watch, resumed)]
+    assert told[0] == told[1]
+    spans = [
+        [(f.code, f.first_step, f.last_step, f.count) for f in w.findings] for w in (watch, resumed)
+    ]
+    assert spans[0] == spans[1]
     assert len([r for r in watch.actions_taken if r.action == "SkipStep"]) == 4
     for a, b in zip(whole.model.parameters(), rest.model.parameters(), strict=True):
         assert torch.equal(a, b)

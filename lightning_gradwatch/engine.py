@@ -12,11 +12,9 @@ the same row, in the same order.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,11 +23,8 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.acting import Acting
-from lightning_gradwatch.actions.on_device import Ahead, Outcome
-from lightning_gradwatch.actions.training import Training
+from lightning_gradwatch.at_once import AtOnce, Row
 from lightning_gradwatch.audience import Audience
-from lightning_gradwatch.culprit.batches import Kept, is_broken
-from lightning_gradwatch.culprit.find import Replay
 from lightning_gradwatch.culprit.seeker import Seeker
 from lightning_gradwatch.diagnosis import Diagnosis
 from lightning_gradwatch.facts import ModelFacts
@@ -38,19 +33,15 @@ from lightning_gradwatch.guard import Guard
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.history import History
 from lightning_gradwatch.judging import Judge
+from lightning_gradwatch.later import Later
 from lightning_gradwatch.parts_state import load_parts, save_parts
 from lightning_gradwatch.probe.facts import read_facts
 from lightning_gradwatch.probe.probe import Probe
 from lightning_gradwatch.probe.ring import Ring, door_for
 from lightning_gradwatch.probe.step import OpenStep, StepContext
-from lightning_gradwatch.probe.taken import Taken
 from lightning_gradwatch.report import Report
 from lightning_gradwatch.reporters.protocol import RunInfo
-from lightning_gradwatch.sample import Floats
 from lightning_gradwatch.settings import Settings
-
-#: Why nobody is named who produced a NaN, where numbers come after their step.
-_TOO_LATE = "on an accelerator numbers are seen after the step was made, see docs/measuring.md"
 
 
 class Engine:
@@ -77,8 +68,8 @@ class Engine:
         self.acting = Acting(actions, self.judge, self.audience, self.guard)
         self.run = RunInfo()
         self._probe: Probe | None = None
-        self._ring: Ring | None = None
-        self._may_replay = False
+        self._later: Later | None = None
+        self._way: AtOnce | Later
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self.seeker = Seeker()
@@ -170,7 +161,10 @@ class Engine:
         if not self._counts:  # a resumed run keeps the facts of its first beginning
             self.diagnosis.facts = facts
         self.acting.attach(module, optimizers, hands)
-        self._ring = self.guard.call("the ring", self._ring_for, module, default=None)
+        row = Row(probe, self.judge, self.acting, self.seeker, self.guard)
+        self._way = self._at_once = AtOnce(row)
+        ring = self.guard.call("the ring", self._ring_for, module, default=None)
+        self._later = None if ring is None else Later(row, ring, optimizers)
         self.audience.start(run)
         if not facts.parameters:
             self.judge.tell([_nothing_to_watch()], 0)
@@ -192,9 +186,11 @@ class Engine:
         probe = self._probe
         if probe is None:
             return
-        last = self._salvage if failed and self._ring is not None else self.settle
-        self.guard.call("the last reading", last, default=None)
-        self._probe = self._ring = None
+        if failed and self._later is not None and self.guard.works(probe):
+            self.guard.call("the last reading", self._later.salvage, default=None)
+        else:
+            self.guard.call("the last reading", self.settle, default=None)
+        self._probe = self._later = None
         for handle in self._handles:
             handle.remove()
         self._handles, self._optimizers = [], []
@@ -279,148 +275,18 @@ class Engine:
             probe.drop_losses()
             self._hear()
             return
-        ahead = self._ring is not None and self.acting.fits_device(context)
-        decide = self._ahead if ahead else self._at_once
-        if not ahead:
+        if self._later is not None and self.acting.fits_device(context):
+            self._way = self._later
+        else:
             self._hear(wait=True)  # what came before it
-        probe.ahead = ahead
+            self._way = self._at_once
         with torch.no_grad():
-            decide(probe, context, recorded, updates, may_change)
-
-    # ------------------------------------------------------------------ decided on the host
-
-    def _at_once(
-        self, probe: Probe, context: StepContext, recorded: bool, updates: bool, may_change: bool
-    ) -> None:
-        """Wait for the numbers of the step and let everyone decide on it."""
-        read = self.guard.call(probe, probe.read, context, default=None)
-        findings: list[Finding] = []
-        training: Training | None = None
-        loss = math.nan
-        if read is not None:
-            sample, aftermath = read
-            self.judge.complete(aftermath)
-            seek = None if context.replay is None else partial(self._seek, context)
-            findings, loss = self.judge.take_in(sample, recorded, seek), sample.loss
-        if self.actions:
-            # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
-            findings, loss = self.acting.agree(findings, loss, context.step)
-        if read is not None:
-            training = self.acting.act(context, probe, sample, findings, loss, last=not may_change)
-        if training is not None:
-            self.guard.call(
-                probe,
-                probe.watch_step,
-                updates=updates and not training.skipped,
-                may_change=may_change,
-                clipped_norm=math.nan if training.skipped else training.global_norm,
-                default=None,
-            )
-
-    def _seek(self, context: StepContext, found: list[Finding]) -> list[Finding]:
-        """Name who produced a NaN, while the weights are still those that it came from."""
-        probe = self._probe
-        if probe is None or context.replay is None or not any(f.code == "nonfinite" for f in found):
-            return found
-        probe.disarm_flow()  # its hooks are not for the replay
-        return self.seeker.seek(found, context.replay, context.batch_idx, self.history)
-
-    # ------------------------------------------------------------------ decided on the device
-
-    def _ahead(
-        self, probe: Probe, context: StepContext, recorded: bool, updates: bool, may_change: bool
-    ) -> None:
-        """Let the device decide, and send the numbers on their way."""
-        taken = self.guard.call(probe, probe.take, context, default=None)
-        if taken is None or self._ring is None:
-            return
-        ahead = self.acting.act_ahead(context, probe, taken, last=not may_change)
-        batches = tuple(context.kept()) if context.replay and self.seeker.wants_batches else ()
-        self.guard.call(
-            probe,
-            self._ring.send,
-            [*taken.tensors, *ahead.tensors],
-            partial(self._arrived, taken, ahead, recorded, batches),
-            default=None,
-        )
-        self.guard.call(
-            probe,
-            probe.watch_step,
-            updates=updates,
-            may_change=may_change,
-            clipped_norm=None,
-            default=None,
-        )
-        # Last, when nothing of this step is left that a replay could disturb.
-        self._hear(may_replay=True)
-
-    def _arrived(
-        self,
-        taken: Taken,
-        ahead: Ahead,
-        recorded: bool,
-        batches: tuple[Kept, ...],
-        fetched: list[Floats],
-    ) -> None:
-        """The numbers of an earlier step are there."""
-        step, split = taken.step, len(fetched) - len(ahead.tensors)
-        context = step.context
-        sample, aftermath = taken.finish(fetched[:split])
-        self.judge.complete(aftermath)
-
-        seek = None if context.replay is None else partial(self._seek_late, context, batches)
-        findings = self.judge.take_in(sample, recorded, seek)
-        outcome = self.guard.call(
-            "the actions", self.acting.settle, ahead, sample, findings, fetched[split:],
-            default=Outcome(math.nan),
-        )  # fmt: skip
-        step.clipped_norm = outcome.norm
-        step.overflow = step.overflow or outcome.skipped
-
-    def _seek_late(
-        self, context: StepContext, batches: tuple[Kept, ...], found: list[Finding]
-    ) -> list[Finding]:
-        """Name who produced a NaN some steps ago, if the weights have survived it.
-
-        They have where the step was left out, by `SkipStep` or by a gradient scaler. Else there is
-        still the batch to look at.
-        """
-        if not any(f.code == "nonfinite" for f in found):
-            return found
-        replay, probe = context.replay, self._probe
-        late = Replay(nn.Module(), lambda *_: None, batches, refused=_TOO_LATE)
-        if replay is not None and probe is not None and self._may_replay and context.lasting:
-            held = [p for o in self._optimizers for g in o.param_groups for p in g["params"]]
-            if not any(is_broken(parameter) for parameter in held):
-                probe.disarm_flow()  # its hooks are not for the replay
-                late = replace(replay(), batches=batches)
-        return self.seeker.seek(found, lambda: late, context.batch_idx, self.history)
+            self._way.step(context, recorded, updates, may_change)
 
     def _hear(self, wait: bool = False, may_replay: bool = False) -> None:
-        """Take in what has come from the device by now.
-
-        Args:
-            wait: Take in everything that is under way.
-            may_replay: A batch may be replayed now: the module is being trained.
-        """
-        ring, probe = self._ring, self._probe
-        if ring is not None and probe is not None:
-            self._may_replay = may_replay
-            with torch.no_grad():
-                self.guard.call(probe, ring.drain if wait else ring.poll, default=None)
-            self._may_replay = False
-
-    def _salvage(self) -> None:
-        """Take in what still comes from a device that may be dead; say nothing if it is."""
-        ring, probe = self._ring, self._probe
-        if ring is None or probe is None or not self.guard.works(probe):
-            return
-        try:
-            ring.salvage()
-            self._bring(probe.flush())
-            ring.salvage()
-        except RuntimeError:  # of the device: the exception that ended the run tells more
-            return
+        """Take in what has come from the device by now; `wait`: all that is under way."""
+        if self._later is not None:
+            self._later.hear(wait, may_replay)
 
     # ------------------------------------------------------------------ after the step
 
@@ -434,21 +300,12 @@ class Engine:
         probe = self._probe
         if probe is not None and self.guard.works(probe):
             with torch.no_grad():
-                self._bring(self.guard.call(probe, probe.after_step, default=None))
+                self.guard.call(probe, lambda: self._bring(probe.after_step()), default=None)
 
     def _bring(self, step: OpenStep | None) -> None:
         """Take in what a step has left behind, in its turn."""
-        probe = self._probe
-        if step is None or probe is None:
-            return
-
-        def complete(late: Sequence[Floats]) -> None:
-            self.judge.complete(step.finish(late))
-
-        if self._ring is None:
-            complete(probe.host.fetch(step.tensors))
-        else:
-            self._ring.send(step.tensors, complete)
+        if step is not None:
+            self._way.bring(step)
 
     def settle(self, may_replay: bool = False) -> None:
         """Complete the latest step now, even if that costs a transfer."""
@@ -484,8 +341,11 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are detached: what is being watched stays with the original."""
-        live: dict[str, Any] = {"_probe": None, "_ring": None, "_handles": [], "_optimizers": []}
-        return self.__dict__ | live | {"run": replace(self.run, loggers=())}
+        live: dict[str, Any] = {"_probe": None, "_later": None, "_handles": [], "_optimizers": []}
+        kept = {
+            name: value for name, value in self.__dict__.items() if name not in ("_at_once", "_way")
+        }
+        return kept | live | {"run": replace(self.run, loggers=())}
 
 
 def _nothing_to_watch() -> Finding:

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Parts that may know torch, and the ones that may know Lightning.
 TORCH = {
     "probe", "actions", "culprit", "engine.py", "watcher.py", "callback.py", "lightning_trainer.py",
-    "lightning_replay.py", "before_start", "demo.py",
+    "lightning_replay.py", "before_start", "demo.py", "at_once.py", "later.py",
 }  # fmt: skip
 LIGHTNING = {"lightning_base.py"}
 

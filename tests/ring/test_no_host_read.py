@@ -78,7 +78,7 @@ def test_no_step_reads_a_number(actions, fused, norm_type, monkeypatch):
             adam.step()
         assert reads.seen == []
         assert engine._probe.host.reads == host
-        assert engine._ring.waits == 0
+        assert engine._later.ring.waits == 0
     assert len(watcher.history) == 24
     assert [f.code for f in watcher.findings if f.code == "nonfinite"] == ["nonfinite"]
 
@@ -179,8 +179,8 @@ def on_paper(
         engine = Engine(Settings(**options), [NonFiniteGradient()], actions, [])
         engine.guard.call = lambda part, method, *a, default, **k: method(*a, **k)  # let all out
         engine.start(net, [optimizer], RunInfo(), Hands())
-        assert engine._ring is not None
-        engine._ring._door = door
+        assert engine._later is not None
+        engine._later.ring._door = door
         for step in range(12):
             for p in net.parameters():
                 p.grad = torch.empty_like(p)
@@ -193,7 +193,7 @@ def on_paper(
             optimizer.step()
         engine.settle()
         assert len(engine.history) == 12
-        assert engine._ring.waits == 0
+        assert engine._later.ring.waits == 0
     return engine, door
 
 
@@ -269,7 +269,7 @@ def test_an_action_of_the_host_asks_on_paper_too():
         engine.guard.call = lambda part, method, *a, default, **k: method(*a, **k)
         sgd = optim.SGD(net.parameters(), 0.1)
         engine.start(net, [sgd], RunInfo(), Hands())
-        assert engine._ring is None
+        assert engine._later is None
         net.p.grad = torch.empty_like(net.p)
         with pytest.raises((DataDependentOutputException, AssertionError)):
             engine.before_step(StepContext(step=0, optimizer=sgd))
@@ -285,7 +285,7 @@ def test_numbers_under_way_keep_no_gradient_alive(monkeypatch):
             losses(net, step, {}).backward()
             watcher.step()
             sgd.step()
-        assert len(watcher._engine._ring) >= 6
+        assert len(watcher._engine._later.ring) >= 6
         kept = [weakref.ref(p.grad) for p in net.parameters() if p.grad is not None]
         sgd.zero_grad()
         gc.collect()

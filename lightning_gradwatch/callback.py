@@ -276,6 +276,7 @@ class GradWatch(Seen, Callback):
                 epoch=trainer.current_epoch,
                 replay=lambda: replay_of(trainer, pl_module, self._window),
                 kept=lambda: tuple(self._window.kept),
+                lasting=True,
             ),
             may_change=self._others_may_clip,
         )

@@ -12,12 +12,10 @@ the same row, in the same order.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,10 +24,8 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.acting import Acting
-from lightning_gradwatch.actions.on_device import Ahead
-from lightning_gradwatch.actions.training import Training
+from lightning_gradwatch.at_once import AtOnce, Row
 from lightning_gradwatch.audience import Audience
-from lightning_gradwatch.culprit.find import Replay
 from lightning_gradwatch.culprit.seeker import Seeker
 from lightning_gradwatch.diagnosis import Diagnosis
 from lightning_gradwatch.errors import GradWatchWarning
@@ -39,21 +35,17 @@ from lightning_gradwatch.guard import Guard
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.history import History
 from lightning_gradwatch.judging import Judge
-from lightning_gradwatch.pace import Pace
+from lightning_gradwatch.later import Later
 from lightning_gradwatch.parts_state import load_parts, save_parts
 from lightning_gradwatch.probe.facts import read_facts
 from lightning_gradwatch.probe.probe import Probe
-from lightning_gradwatch.probe.ring import PinnedDoor, Ring, door_for
+from lightning_gradwatch.probe.ring import Ring, door_for
 from lightning_gradwatch.probe.sharded import is_sharded
 from lightning_gradwatch.probe.step import OpenStep, StepContext
-from lightning_gradwatch.probe.taken import Taken
 from lightning_gradwatch.report import Report
 from lightning_gradwatch.reporters.protocol import RunInfo
-from lightning_gradwatch.sample import Floats
 from lightning_gradwatch.settings import Settings
-
-#: Why nobody is named who produced a NaN, where numbers come after their step.
-_TOO_LATE = "on an accelerator numbers are seen after the step was made, see docs/measuring.md"
+from lightning_gradwatch.together import Together
 
 
 class Engine:
@@ -80,8 +72,8 @@ class Engine:
         self.acting = Acting(actions, self.judge, self.audience, self.guard)
         self.run = RunInfo()
         self._probe: Probe | None = None
-        self._ring: Ring | None = None
-        self._pace: Pace | None = None
+        self._later: Later | Together | None = None
+        self._way: AtOnce | Later | Together
         self._handles: list[RemovableHandle] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._tells_steps = True
@@ -157,7 +149,7 @@ class Engine:
             run: What the reporters are told.
             hands: How actions reach the loop.
             reporting: False on ranks other than zero.
-            untrusted: Why the gradients in `.grad` are not to be measured; "" if they are.
+            untrusted: Why `.grad` does not hold the gradient; empty: it does.
 
         Raises:
             ValueError: `include` and `exclude` leave nothing of a module that has parameters.
@@ -191,9 +183,9 @@ class Engine:
         if not self._counts:  # a resumed run keeps the facts of its first beginning
             self.diagnosis.facts = facts
         self.acting.attach(module, optimizers, hands)
-        self._pace = None
-        self._ring = self.guard.call("the ring", self._ring_for, module, default=None)
-        probe.ahead = self._ring is not None and self._pace is None
+        row = Row(probe, self.judge, self.acting, self.seeker, self.guard)
+        self._way = self._at_once = AtOnce(row)
+        self._later = self.guard.call("the ring", self._later_for, module, row, default=None)
         self.audience.start(run)
         if untrusted:
             if reporting:
@@ -206,20 +198,17 @@ class Engine:
         elif not facts.parameters:
             self.judge.tell([_nothing_to_watch()], 0)
 
-    def _ring_for(self, module: nn.Module) -> Ring | None:
-        """Return the way for numbers that nobody waits for; None where somebody has to."""
+    def _later_for(self, module: nn.Module, row: Row) -> Later | Together | None:
+        """Return the way of steps that nobody waits for; None where somebody has to."""
         held = [p for o in self._optimizers for group in o.param_groups for p in group["params"]]
         parameters = (*module.parameters(), *held)
         devices = {parameter.device for parameter in parameters}
-        door = door_for(devices) if self.acting.fit_for_device else None
+        door = door_for(devices) if self.acting.may_act_on_device else None
         if door is not None:
-            return Ring(door)
+            return Later(row, Ring(door), self._optimizers)
         if self.actions or any(map(is_sharded, parameters)):
             return None
-        if any(device.type != "cpu" for device in devices):
-            return None
-        self._pace = Pace()
-        return Ring(PinnedDoor())
+        return Together(row) if all(device.type == "cpu" for device in devices) else None
 
     def stop(self, failed: bool = False) -> None:
         """Detach, finish the reporters, keep what was learnt. May be called at any time, twice.
@@ -230,9 +219,11 @@ class Engine:
         probe = self._probe
         if probe is None:
             return
-        last = self._salvage if failed and self._ring is not None else self.settle
-        self.guard.call("the last reading", last, default=None)
-        self._probe = self._ring = self._pace = None
+        if failed and self._later is not None and self.guard.works(probe):
+            self.guard.call("the last reading", self._later.salvage, default=None)
+        else:
+            self.guard.call("the last reading", self.settle, default=None)
+        self._probe = self._later = None
         for handle in self._handles:
             handle.remove()
         self._handles, self._optimizers = [], []
@@ -309,178 +300,33 @@ class Engine:
         if probe is None:
             return
         self.acting.take_back()
-        if self._pace is None:
-            self._hear()
         count = self._counts.get(context.index, 0)
         self._counts[context.index] = count + 1
         recorded = count % self.settings.every_n_steps == 0
         updates = self.settings.samples_update(count)
         if not (recorded or updates or self.actions):
             probe.drop_losses()
+            self._hear()
             return
-        decide = self._at_once if self._ring is None else self._ahead
-        if self._pace is not None:
-            decide = self._together
+        if self._later is not None and self.acting.fits_device(context):
+            self._way = self._later
+        else:
+            self._hear(wait=True)  # what came before it
+            self._way = self._at_once
         with torch.no_grad():
-            decide(probe, context, recorded, updates, may_change)
+            self._way.step(context, recorded, updates, may_change)
         if not self._tells_steps:  # an optimizer that is not torch's: take the step for made
             self.after_step()
 
-    # ------------------------------------------------------------------ decided on the host
-
-    def _at_once(
-        self, probe: Probe, context: StepContext, recorded: bool, updates: bool, may_change: bool
-    ) -> None:
-        """Wait for the numbers of the step and let everyone decide on it."""
-        read = self.guard.call(probe, probe.read, context, default=None)
-        findings: list[Finding] = []
-        training: Training | None = None
-        loss = math.nan
-        if read is None:
-            self._abstain(probe, context)
-        self._look_again(probe, context, may_change)
-        if read is not None:
-            sample, aftermath = read
-            self.judge.complete(aftermath)
-            seek = None if context.replay is None else partial(self._seek, context)
-            findings, loss = self.judge.take_in(sample, recorded, seek), sample.loss
-        if self.actions:
-            # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
-            findings, loss = self.acting.agree(findings, loss, context.step, probe)
-        if read is not None and self.guard.works(probe):
-            training = self.acting.act(context, probe, sample, findings, loss, last=not may_change)
-        if training is not None:
-            self.guard.call(
-                probe,
-                probe.watch_step,
-                updates=updates and not training.skipped,
-                may_change=may_change,
-                clipped_norm=math.nan if training.skipped else training.global_norm,
-                default=None,
-            )
-
-    def _seek(self, context: StepContext, found: list[Finding]) -> list[Finding]:
-        """Name who produced a NaN, while the weights are still those that it came from."""
-        probe = self._probe
-        if probe is None or context.replay is None or not any(f.code == "nonfinite" for f in found):
-            return found
-        probe.disarm_flow()  # its hooks are not for the replay
-        return self.seeker.seek(found, context.replay, context.batch_idx, self.history)
-
-    def _abstain(self, probe: Probe, context: StepContext) -> None:
-        """Keep no other process waiting for a reading that has failed here."""
-        self.guard.call("taking part", probe.collectives.abstain, context.optimizer, default=None)
-
-    def _look_again(self, probe: Probe, context: StepContext, may_change: bool) -> None:
-        self.guard.call(
-            "taking part", probe.collectives.look_again, context.optimizer, may_change, default=None
-        )
-
-    # ------------------------------------------------------------------ nothing to decide
-
-    def _together(
-        self, probe: Probe, context: StepContext, recorded: bool, updates: bool, may_change: bool
-    ) -> None:
-        """Read the step on the host, and judge it together with others: see `pace.py`."""
-        ring, pace = self._ring, self._pace
-        read = self.guard.call(probe, probe.look, context, default=None)
-        if read is None or ring is None or pace is None:
-            return
-        taken, raw, fetched = read
-        ring.send((), lambda _: self._seen(taken, raw, fetched, recorded))
-        if not taken.is_ordinary(raw, fetched):  # say who it was before the step is made
-            self._hear(wait=True)
-        self.guard.call(
-            probe,
-            probe.watch_step,
-            updates=updates,
-            may_change=may_change,
-            clipped_norm=None,
-            default=None,
-        )
-        if pace.is_due():
-            self._hear(wait=True)
-
-    def _seen(self, taken: Taken, raw: Floats, fetched: Sequence[Floats], recorded: bool) -> None:
-        """Judge a step that was read."""
-        context = taken.step.context
-        sample, aftermath = taken.make(raw, fetched)
-        self.judge.complete(aftermath)
-        seek = None if context.replay is None else partial(self._seek, context)
-        self.judge.take_in(sample, recorded, seek)
-        taken.step.clipped_norm = sample.global_norm
-
-    # ------------------------------------------------------------------ decided on the device
-
-    def _ahead(
-        self, probe: Probe, context: StepContext, recorded: bool, updates: bool, may_change: bool
-    ) -> None:
-        """Let the device decide, and send the numbers on their way."""
-        taken = self.guard.call(probe, probe.take, context, default=None)
-        if taken is None:
-            self._abstain(probe, context)
-        self._look_again(probe, context, may_change)
-        if taken is None or self._ring is None:
-            return
-        ahead = self.acting.act_ahead(context, probe, taken, last=not may_change)
-        batches = tuple(context.kept()) if context.replay and self.seeker.wants_batches else ()
-        replay = Replay(nn.Module(), lambda *_: None, batches, refused=_TOO_LATE)
-        self.guard.call(
-            probe,
-            self._ring.send,
-            [*taken.tensors, *ahead.tensors],
-            partial(self._arrived, taken, ahead, recorded, replay),
-            default=None,
-        )
-        self.guard.call(
-            probe,
-            probe.watch_step,
-            updates=updates,
-            may_change=may_change,
-            clipped_norm=None,
-            default=None,
-        )
-
-    def _arrived(
-        self, taken: Taken, ahead: Ahead, recorded: bool, replay: Replay, fetched: list[Floats]
-    ) -> None:
-        """The numbers of an earlier step are there."""
-        step, split = taken.step, len(fetched) - len(ahead.tensors)
-        context = step.context
-        sample, aftermath = taken.finish(fetched[:split])
-        self.judge.complete(aftermath)
-
-        def seek(found: list[Finding]) -> list[Finding]:
-            return self.seeker.seek(found, lambda: replay, context.batch_idx, self.history)
-
-        self.judge.take_in(sample, recorded, None if context.replay is None else seek)
-        step.clipped_norm = self.guard.call(
-            "the actions", self.acting.settle, ahead, sample, fetched[split:], default=math.nan
-        )
-
     def _catch_up(self) -> None:
         """Judge what waits for no device: whoever asks wants to know of every step."""
-        if self._pace is not None:
-            self._hear(wait=True)
+        if isinstance(self._later, Together):
+            self._later.hear(wait=True)
 
-    def _hear(self, wait: bool = False) -> None:
-        """Take in what has come from the device by now; `wait`: everything."""
-        ring, probe = self._ring, self._probe
-        if ring is not None and probe is not None:
-            with torch.no_grad():
-                self.guard.call(probe, ring.drain if wait else ring.poll, default=None)
-
-    def _salvage(self) -> None:
-        """Take in what still comes from a device that may be dead; say nothing if it is."""
-        ring, probe = self._ring, self._probe
-        if ring is None or probe is None or not self.guard.works(probe):
-            return
-        try:
-            ring.salvage()
-            self._bring(probe.flush())
-            ring.salvage()
-        except RuntimeError:  # of the device: the exception that ended the run tells more
-            return
+    def _hear(self, wait: bool = False, may_replay: bool = False) -> None:
+        """Take in what has come from the device by now; `wait`: all that is under way."""
+        if self._later is not None:
+            self._later.hear(wait, may_replay)
 
     # ------------------------------------------------------------------ after the step
 
@@ -496,34 +342,25 @@ class Engine:
             return
         with torch.no_grad():
             if self.guard.works(probe):
-                self._bring(self.guard.call(probe, probe.after_step, default=None))
+                self.guard.call(probe, lambda: self._bring(probe.after_step()), default=None)
             if not self.guard.works(probe):
                 self.guard.call("taking part", probe.collectives.abstain_after, default=None)
 
     def _bring(self, step: OpenStep | None) -> None:
         """Take in what a step has left behind, in its turn."""
-        probe = self._probe
-        if step is None or probe is None:
-            return
+        if step is not None:
+            self._way.bring(step)
 
-        def complete(late: Sequence[Floats]) -> None:
-            self.judge.complete(step.finish(late))
-
-        if self._ring is None:
-            complete(probe.host.fetch(step.tensors))
-        else:
-            self._ring.send(step.tensors, complete)
-
-    def settle(self) -> None:
+    def settle(self, may_replay: bool = False) -> None:
         """Complete the latest step now, even if that costs a transfer."""
         probe = self._probe
         if probe is not None and self.guard.works(probe):
             self.guard.call(probe, lambda: self._bring(probe.flush()), default=None)
-            self._hear(wait=True)
+            self._hear(wait=True, may_replay=may_replay)
 
     def log(self) -> None:
         """The step just made falls on the logging interval: one call for each optimizer."""
-        self.settle()
+        self.settle(may_replay=True)
         self.judge.log()
 
     # ------------------------------------------------------------------ state
@@ -549,9 +386,11 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are detached: what is being watched stays with the original."""
         self._catch_up()
-        live: dict[str, Any] = {"_handles": [], "_optimizers": []}
-        live |= dict.fromkeys(("_probe", "_ring", "_pace"))
-        return self.__dict__ | live | {"run": replace(self.run, loggers=())}
+        live: dict[str, Any] = {"_probe": None, "_later": None, "_handles": [], "_optimizers": []}
+        kept = {
+            name: value for name, value in self.__dict__.items() if name not in ("_at_once", "_way")
+        }
+        return kept | live | {"run": replace(self.run, loggers=())}
 
 
 def _nothing_to_watch() -> Finding:

@@ -126,7 +126,8 @@ def test_ranks_act_together_and_none_waits(broken, monkeypatch):
         run(engine, model, sgd)
         assert [(r.action, r.step) for r in engine.records] == [("SkipStep", 2), ("DecayLR", 2)]
         assert "another rank" in engine.records[0].reason
-    assert other.calls == 4
+    # Once a step; and SkipStep asks whether a gradient is broken anywhere, or only a loss.
+    assert other.calls == (4 if broken else 5)
     engine.stop()
 
 

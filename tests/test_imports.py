@@ -16,7 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Parts that may know torch, and the ones that may know Lightning.
 TORCH = {
     "probe", "actions", "culprit", "engine.py", "watcher.py", "callback.py", "lightning_trainer.py",
-    "lightning_replay.py", "before_start", "demo.py", "native", "unwrapped.py",
+    "lightning_replay.py", "before_start", "demo.py", "native", "unwrapped.py", "at_once.py",
+    "later.py", "together.py",
 }  # fmt: skip
 LIGHTNING = {"lightning_base.py"}
 

@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from lightning_gradwatch.action_record import ActionRecord
-from lightning_gradwatch.actions.on_device import Ahead, DeviceTraining, acts_on_device
+from lightning_gradwatch.actions.on_device import (
+    Ahead,
+    DeviceTraining,
+    Outcome,
+    Seen,
+    Setup,
+    acts_on_device,
+)
 from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.audience import Audience
@@ -75,9 +82,18 @@ class Acting:
         return any(getattr(action, "wants_batches", False) for action in self.actions)
 
     @property
-    def fit_for_device(self) -> bool:
-        """Whether every action can leave its decision to the device."""
+    def may_act_on_device(self) -> bool:
+        """Whether every action knows how to leave its decision to the device."""
         return all(map(acts_on_device, self.actions))
+
+    def fits_device(self, context: StepContext) -> bool:
+        """Whether every action leaves the decision on this step to the device."""
+        setup = Setup(context.optimizer, context.scaler, self._hands.ranks, self._judge.detectors)
+        return all(
+            self._guard.call(action, action.fits_device, setup, default=False)
+            for action in self.actions
+            if hasattr(action, "fits_device")
+        )
 
     def attach(
         self, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], hands: Hands
@@ -182,7 +198,7 @@ class Acting:
             taken: What it looks like, on the device.
             last: Nobody changes or reads the gradients afterwards.
         """
-        norm = taken.total() if self.actions else None
+        norm = taken.total if self.actions else None
         if norm is None:  # there is no gradient
             return Ahead()
         training = DeviceTraining(
@@ -193,6 +209,7 @@ class Acting:
             total=lambda norm_type: probe.total(context, norm_type),
             scaler=context.scaler,
             last=last,
+            broken=taken.broken,
         )
         pending = []
         for action in self.actions:
@@ -201,22 +218,28 @@ class Acting:
                 pending.append((action, made))
         nothing: tuple[str, ...] = ()
         left = self._guard.call("the actions", training.finish, default=nothing)
+        if training.skipped is not None:
+            taken.step.fine = torch.logical_not(training.skipped)
         if left:
             self._left = context.optimizer, left
         return Ahead(pending)
 
-    def settle(self, ahead: Ahead, sample: Sample, fetched: Sequence[Floats]) -> float:
-        """Tell what the changes of a step have come to; return the norm that they left.
+    def settle(
+        self, ahead: Ahead, sample: Sample, findings: Sequence[Finding], fetched: Sequence[Floats]
+    ) -> Outcome:
+        """Tell what the changes of a step have come to; return how they left it.
 
         Args:
             ahead: What `act_ahead` returned.
             sample: What the step looked like.
+            findings: What the detectors say of it.
             fetched: `ahead.tensors`, on the host.
         """
-        records, norm = ahead.settle(sample, fetched)
+        seen = Seen(sample, findings, self._hands.stop)
+        records, outcome = ahead.settle(seen, fetched)
         for record in records:
             self._tell(record)
-        return norm
+        return outcome
 
     def take_back(self) -> None:
         """Remove what was left with an optimizer: it is for one step."""

@@ -62,6 +62,28 @@ class KeptBuffers:
                 changed += 1
         return changed
 
+    @torch.no_grad()
+    def decide(self, broken: Tensor) -> None:
+        """Undo what has been written since, or renew the copies: whatever a flag on a device says.
+
+        Args:
+            broken: What there is now is not good, shape ().
+        """
+        here, copies = [], []
+        for place, buffer in self._now():
+            known = self._copies.get(place)
+            version = 0 if buffer.is_inference() else buffer._version
+            if known is None or known[0].shape != buffer.shape:
+                self._copies[place] = (local(buffer).clone(), version)
+            elif self._may_differ(place, known[1], version):
+                now = local(buffer).data  # writing to it leaves no trace, as the kernels do
+                torch.where(broken.to(now.device), known[0], now, out=known[0])
+                here.append(now)
+                copies.append(known[0])
+                self._copies[place] = (known[0], version)
+        if copies:
+            torch._foreach_copy_(here, copies)
+
     def _now(self) -> list[tuple[tuple[nn.Module, str], Tensor]]:
         held = [((owner, name), owner._buffers.get(name)) for owner, name in self._places]
         return [(place, buffer) for place, buffer in held if buffer is not None]

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions import gradients as change
 from lightning_gradwatch.actions.learning_rate import Change
+from lightning_gradwatch.finding import Finding
 from lightning_gradwatch.probe.scaler import gradients_are_scaled, is_active, scale_tensor
 from lightning_gradwatch.sample import Floats, Sample
 
@@ -27,16 +28,33 @@ MOST = 2.0**126
 
 
 @dataclass
-class Outcome:
-    """What a change has come to, on the host.
+class Seen:
+    """A step whose numbers have come to the host.
 
     Attributes:
-        change: The quantity before and after; None if nothing had to be done.
-        norm: Norm of all gradients afterwards.
+        sample: What it looked like.
+        findings: What the detectors say of it.
+        stop: Ends training after the step that is being made, given the reason.
     """
 
-    change: Change | None
+    sample: Sample
+    findings: Sequence[Finding]
+    stop: Callable[[str], None]
+
+
+@dataclass
+class Outcome:
+    """What a change has come to.
+
+    Attributes:
+        norm: Norm of all gradients afterwards.
+        record: What was done, in words; None if nothing was.
+        skipped: The step was left out.
+    """
+
     norm: float
+    record: ActionRecord | None = None
+    skipped: bool = False
 
 
 @dataclass
@@ -45,20 +63,36 @@ class Pending:
 
     Attributes:
         tensors: The numbers that tell what it has come to.
-        settle: Says so, given the sample, the norm before this change, and `tensors` on the host.
-        record: Puts it into words, given the step.
+        settle: Says so, given the step, the norm before this change, and `tensors` on the host.
     """
 
     tensors: list[Tensor]
-    settle: Callable[[Sample, float, list[Floats]], Outcome]
-    record: Callable[[int, Change], ActionRecord]
+    settle: Callable[[Seen, float, list[Floats]], Outcome]
+
+
+@dataclass
+class Setup:
+    """What an action may want to know before it leaves its decision to the device.
+
+    Attributes:
+        optimizer: The optimizer that is about to step.
+        scaler: The gradient scaler (AMP), if any.
+        ranks: How many processes train together.
+        detectors: Who judges.
+    """
+
+    optimizer: Optimizer | None
+    scaler: Any = None
+    ranks: int = 1
+    detectors: Sequence[Any] = ()
 
 
 @runtime_checkable
 class DeviceAction(Protocol):
     """An action that can do without a look at the numbers of the step.
 
-    Its `apply` has to come from the same class: whoever overrides one of both overrides both.
+    Its `apply` has to come from the same class: whoever overrides one of both overrides both. With
+    a method `fits_device(setup)` it says of each step whether it can.
     """
 
     def on_device(self, training: DeviceTraining) -> Pending | None:
@@ -92,6 +126,11 @@ class DeviceTraining:
         total: Returns the norm of all gradients as they are now, shape (), for a p.
         scaler: The gradient scaler (AMP), if any.
         last: Nobody changes or reads the gradients between the actions and the step.
+        broken: Returns whether a gradient or the loss is not finite, shape ().
+
+    Attributes:
+        norm: Norm of all gradients as they are now, without a loss scale, shape ().
+        skipped: Whether the step is left out, shape (); None: it is not.
     """
 
     def __init__(
@@ -104,8 +143,11 @@ class DeviceTraining:
         total: Callable[[float], Tensor],
         scaler: Any = None,
         last: bool = False,
+        broken: Callable[[], Tensor],
     ) -> None:
         self.norm_type = norm_type
+        self.skipped: Tensor | None = None
+        self._broken = broken
         self.optimizer = optimizer
         self._gradients = gradients
         self._total = total
@@ -135,15 +177,16 @@ class DeviceTraining:
             change.multiply_by(self._gradients(), factor)
         self.norm = self.norm / divisor
 
-        def settle(sample: Sample, before: float, numbers: list[Floats]) -> Outcome:
+        def settle(seen: Seen, before: float, numbers: list[Floats]) -> Outcome:
             measured = float(numbers[0][0])
             if not math.isfinite(measured) or measured <= max_norm:
-                return Outcome(None, before)
+                return Outcome(before)
             was = before if same else measured
             after = max_norm if was / max_norm <= MOST else was / MOST
-            return Outcome(Change(was, after), after if same else before * (after / was))
+            done = record(seen.sample.step, Change(was, after))
+            return Outcome(after if same else before * (after / was), done)
 
-        return Pending([norm], settle, record)
+        return Pending([norm], settle)
 
     def clip_grad_value(
         self, value: float, record: Callable[[int, Change], ActionRecord]
@@ -161,13 +204,23 @@ class DeviceTraining:
         change.clamp(parameters, value)
         self.norm = self._measured(self.norm_type)
 
-        def settle(sample: Sample, before: float, numbers: list[Floats]) -> Outcome:
+        def settle(seen: Seen, before: float, numbers: list[Floats]) -> Outcome:
             largest = float(numbers[0][0])
-            if sample.amp_overflow or not largest > value:
-                return Outcome(None, before)
-            return Outcome(Change(largest, value), float(numbers[1][0]))
+            if seen.sample.amp_overflow or not largest > value:
+                return Outcome(before)
+            done = record(seen.sample.step, Change(largest, value))
+            return Outcome(float(numbers[1][0]), done)
 
-        return Pending([top, self.norm], settle, record)
+        return Pending([top, self.norm], settle)
+
+    def skip_broken(self) -> Tensor:
+        """Leave the step out if a gradient or the loss is not finite; return whether, shape ().
+
+        The optimizer does it in passing, as it does for a gradient scaler (see `can_skip`). Unlike
+        `Training.skip_step` this leaves the gradients where they are.
+        """
+        self.skipped = self._broken()
+        return self.skipped
 
     def finish(self) -> tuple[str, ...]:
         """Leave to the optimizer what it can do in passing; after the last action.
@@ -175,10 +228,15 @@ class DeviceTraining:
         Returns:
             Names of its attributes that are to be removed after the step.
         """
-        if self._divisor is None or self.optimizer is None:
+        if self.optimizer is None:
             return ()
-        vars(self.optimizer)["grad_scale"] = self._divisor.to(torch.float32)
-        return ("grad_scale",)
+        left = {}
+        if self._divisor is not None:
+            left["grad_scale"] = self._divisor.to(torch.float32)
+        if self.skipped is not None:
+            left["found_inf"] = self.skipped.to(torch.float32)
+        vars(self.optimizer).update(left)
+        return tuple(left)
 
     def _optimizer_divides(self) -> bool:
         """Whether the step itself can divide the gradients: see `Training`."""
@@ -218,18 +276,47 @@ class Ahead:
         """Everything that has to come to the host."""
         return [tensor for _, pending in self.pending for tensor in pending.tensors]
 
-    def settle(self, sample: Sample, fetched: Sequence[Floats]) -> tuple[list[ActionRecord], float]:
-        """Return what was done, and the norm of the gradients afterwards.
+    def settle(self, seen: Seen, fetched: Sequence[Floats]) -> tuple[list[ActionRecord], Outcome]:
+        """Return what was done, and how the gradients were left.
 
         Args:
-            sample: What the step looked like.
+            seen: The step.
             fetched: `tensors`, on the host.
         """
         numbers = iter(fetched)
-        records, norm = [], sample.global_norm
+        records, outcome = [], Outcome(seen.sample.global_norm)
         for _, pending in self.pending:
-            outcome = pending.settle(sample, norm, [next(numbers) for _ in pending.tensors])
-            norm = outcome.norm
-            if outcome.change is not None:
-                records.append(pending.record(sample.step, outcome.change))
-        return records, norm
+            given = [next(numbers) for _ in pending.tensors]
+            if outcome.skipped:  # there is nothing left to change
+                continue
+            outcome = pending.settle(seen, outcome.norm, given)
+            if outcome.record is not None:
+                records.append(outcome.record)
+        return records, outcome
+
+
+def can_skip(optimizer: Optimizer | None) -> bool:
+    """Whether a step of this optimizer changes nothing if its attribute `found_inf` is 1.
+
+    Fused optimizers of torch do so for a gradient scaler. SGD does not know then what it made of
+    the momentum of its very first step, which lies in memory that nobody has written to.
+
+    Example:
+        >>> weights = [nn.Parameter(torch.zeros(2))]
+        >>> can_skip(torch.optim.Adam(weights, fused=True)), can_skip(torch.optim.Adam(weights))
+        (True, False)
+    """
+    if not isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)):
+        return False
+    if not type(optimizer).__module__.startswith("torch.optim"):
+        return False
+    if not all(group.get("fused") for group in optimizer.param_groups):
+        return False
+    return not isinstance(optimizer, torch.optim.SGD) or all(
+        not group["momentum"]
+        or all(
+            p.grad is None or optimizer.state[p].get("momentum_buffer") is not None
+            for p in group["params"]
+        )
+        for group in optimizer.param_groups
+    )

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.kept_buffers import KeptBuffers
+from lightning_gradwatch.actions.on_device import (
+    DeviceTraining,
+    Outcome,
+    Pending,
+    Seen,
+    Setup,
+    can_skip,
+)
 from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.actions.trigger import Trigger, in_words
+from lightning_gradwatch.detectors.nonfinite import NonFiniteGradient
 from lightning_gradwatch.errors import check_codes, check_int
 from lightning_gradwatch.finding import Finding
+from lightning_gradwatch.probe.scaler import is_active
+from lightning_gradwatch.sample import Floats
 
 
 class SkipStep:
@@ -72,11 +83,48 @@ class SkipStep:
         training.skip_step()
         if self._buffers is not None:
             self._buffers.put_back()
+        why = self._count(optimizer, why, training.stop)
+        return ActionRecord(type(self).__name__, training.step, why, before, 0.0)
+
+    def fits_device(self, setup: Setup) -> bool:
+        """Whether NaN and Inf alone decide on the step, and the optimizer can leave it out itself.
+
+        A process cannot tell by itself what another one has found, and a scaler has its own way.
+        """
+        codes = self.on == ("nonfinite",)
+        ours = all(type(d).__module__.startswith("lightning_gradwatch.") for d in setup.detectors)
+        judged = any(type(d) is NonFiniteGradient for d in setup.detectors)
+        alone = setup.ranks == 1 and not is_active(setup.scaler)
+        return codes and ours and judged and alone and can_skip(setup.optimizer)
+
+    def on_device(self, training: DeviceTraining) -> Pending | None:
+        """Do the same without a look at the numbers.
+
+        The record follows when they are known, and so does the end of training after
+        `max_consecutive` skips in a row: steps that are broken as well are left out until then.
+        """
+        skipped = training.skip_broken()
+        if self._buffers is not None:
+            self._buffers.decide(skipped)
+        return Pending([skipped], self._settle)
+
+    def _settle(self, seen: Seen, norm: float, numbers: list[Floats]) -> Outcome:
+        optimizer = seen.sample.optimizer
+        if not numbers[0][0]:
+            self._in_a_row.pop(optimizer, None)
+            return Outcome(norm)
+        found = next((f for f in seen.findings if f.code in self.on), None)
+        why = self._count(optimizer, "nonfinite" if found is None else in_words(found), seen.stop)
+        record = ActionRecord(type(self).__name__, seen.sample.step, why, norm, 0.0)
+        return Outcome(0.0, record, skipped=True)
+
+    def _count(self, optimizer: int, why: str, stop: Callable[[str], None]) -> str:
+        """Count a skip; after too many, stop, and say so."""
         count = self._in_a_row[optimizer] = self._in_a_row.get(optimizer, 0) + 1
         if count >= self.max_consecutive:
             why = f"{why}; {count} steps skipped in a row (max_consecutive): training stops"
-            training.stop(f"SkipStep: {why}")
-        return ActionRecord(type(self).__name__, training.step, why, before, 0.0)
+            stop(f"SkipStep: {why}")
+        return why
 
     def _mend(self, findings: Sequence[Finding], training: Training) -> ActionRecord | None:
         """Put the buffers back after a step that the scaler skips, if it was no mere overflow."""

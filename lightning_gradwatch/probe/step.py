@@ -35,6 +35,7 @@ class StepContext:
         epoch: Index of the epoch.
         replay: Returns how to make the step's forward pass again; None: nobody knows.
         kept: Returns the (micro-)batches of the step, as far as they were kept.
+        lasting: `replay` can still be made some steps later, given the batches.
     """
 
     step: int
@@ -47,6 +48,7 @@ class StepContext:
     epoch: int = 0
     replay: Callable[[], Replay] | None = None
     kept: Callable[[], Sequence[Kept]] = tuple
+    lasting: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from lightning_gradwatch.layers import combine_norms
@@ -74,6 +76,7 @@ class Taken:
         """Everything, norms first: for numbers that nobody waits for."""
         return [*(vector for _, vector in self.norms or ()), *self.extra]
 
+    @cached_property
     def total(self) -> Tensor | None:
         """Return the norm over all gradients, as they are, on the device, shape ()."""
         vectors = [vector for _, vector in self.norms or ()]
@@ -95,6 +98,21 @@ class Taken:
         losses = fetched[: len(self.losses)]
         finite = np.isfinite(raw).all() and all(math.isfinite(loss[0]) for loss in losses)
         return bool(finite) and self.scale is None
+
+    def broken(self) -> Tensor:
+        """Return whether `nonfinite` will be found: in a gradient or a loss, on the device."""
+        total = self.total
+        fine = [torch.isfinite(loss.reshape(())) for loss, _ in self.losses]
+        if total is not None and (self.is_watched or not fine):
+            fine.append(torch.isfinite(total))
+        device = fine[0].device if total is None else total.device
+        return torch.logical_not(torch.stack([flag.to(device) for flag in fine]).all())
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether any of the gradients belongs to the layout."""
+        spread = () if self.shards is None else self.shards[0].spread
+        return bool((self.held.columns >= 0).any()) or any(column >= 0 for _, column in spread)
 
     def finish(self, fetched: Sequence[Floats]) -> tuple[Sample, Aftermath | None]:
         """Return the sample, and the aftermath of the step before.

@@ -16,7 +16,7 @@ def stories(tmp_path: Path, script: str, port: int, *arguments: str) -> list[dic
     """Run a script and return what each rank has written down."""
     place = tmp_path / "-".join(arguments)
     place.mkdir()
-    path = Path(__file__).with_name(script)
+    path = (Path(__file__).parent / script).resolve()
     environment = os.environ | {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, path, str(place), *arguments],

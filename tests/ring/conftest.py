@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_gradwatch import pace
+from lightning_gradwatch import together
 from lightning_gradwatch.probe import host
 
 
@@ -15,4 +15,4 @@ def nothing_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_step_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "STEPS", 1)
+    monkeypatch.setattr(together, "STEPS", 1)

@@ -94,7 +94,7 @@ def run(
         **{"log_every_n_steps": 13, "flow_every_n_steps": 5, **options},
     )  # fmt: skip
     with watcher:
-        ring = watcher._engine._ring
+        ahead = watcher._engine._later
         for step in range(steps):
             if step == stop_at:
                 break
@@ -125,7 +125,7 @@ def run(
         "report": report,
         "weights": [p.detach().clone() for p in net.parameters()],
         "state": watcher._engine.state_dict(),
-        "ring": ring,
+        "ring": None if ahead is None else ahead.ring,
     }  # fmt: skip
 
 

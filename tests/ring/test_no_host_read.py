@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gradwatch import GradientWatcher
-from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue, ZClip
+from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue, SkipStep, ZClip
+from lightning_gradwatch.detectors import NonFiniteGradient
 from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.probe.step import StepContext
@@ -42,16 +43,22 @@ def late(monkeypatch: pytest.MonkeyPatch) -> LateDoor:
     return door
 
 
-@pytest.mark.parametrize("actions", ACTIONS)
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.0, "inf"])
+SKIP = {"skip": lambda: [SkipStep(), ClipGradNorm(0.05)]}  # where the optimizer is fused
+CASES = [
+    *((actions, fused, 2.0) for actions in ACTIONS for fused in (False, True)),
+    ("skip", True, 2.0),
+    *((actions, True, p) for actions in ("none", "both") for p in (1.0, 3.0, "inf")),
+]
+
+
+@pytest.mark.parametrize(("actions", "fused", "norm_type"), CASES)
 def test_no_step_reads_a_number(actions, fused, norm_type, monkeypatch):
     """Hooks of the flow, weight changes, other people's clipping and a NaN included."""
     door = late(monkeypatch)
     net = Net()
     adam = optim.AdamW(net.parameters(), 0.01, fused=fused)
     watcher = GradientWatcher(
-        net, adam, reporters=[], actions=ACTIONS[actions](), norm_type=norm_type,
+        net, adam, reporters=[], actions=(ACTIONS | SKIP)[actions](), norm_type=norm_type,
         flow_every_n_steps=4, log_every_n_steps=1000,
     )  # fmt: skip
     with watcher, host_reads(monkeypatch) as reads:
@@ -71,7 +78,7 @@ def test_no_step_reads_a_number(actions, fused, norm_type, monkeypatch):
             adam.step()
         assert reads.seen == []
         assert engine._probe.host.reads == host
-        assert engine._ring.waits == 0
+        assert engine._later.ring.waits == 0
     assert len(watcher.history) == 24
     assert [f.code for f in watcher.findings if f.code == "nonfinite"] == ["nonfinite"]
 
@@ -169,11 +176,11 @@ def on_paper(
             p = nn.Parameter(torch.empty(shape, device="cuda", dtype=dtype))
             net.register_parameter(f"p{i}", p)
         optimizer = kind(net.parameters(), lr=0.1)
-        engine = Engine(Settings(**options), [], actions, [])
+        engine = Engine(Settings(**options), [NonFiniteGradient()], actions, [])
         engine.guard.call = lambda part, method, *a, default, **k: method(*a, **k)  # let all out
         engine.start(net, [optimizer], RunInfo(), Hands())
-        assert engine._ring is not None
-        engine._ring._door = door
+        assert engine._later is not None
+        engine._later.ring._door = door
         for step in range(12):
             for p in net.parameters():
                 p.grad = torch.empty_like(p)
@@ -186,7 +193,7 @@ def on_paper(
             optimizer.step()
         engine.settle()
         assert len(engine.history) == 12
-        assert engine._ring.waits == 0
+        assert engine._later.ring.waits == 0
     return engine, door
 
 
@@ -227,6 +234,15 @@ def test_on_a_device_on_paper_no_number_is_asked_for(actions, dtype, scaler):
 
 
 @pytest.mark.usefixtures("no_facts")
+def test_nor_to_skip():
+    engine, door = on_paper(
+        SKIP["skip"](), lambda p, lr: optim.AdamW(p, lr, fused=True), torch.float32, None
+    )
+    assert len(door.sizes) >= 12
+    assert {record.action for record in engine.records} == {"SkipStep"}
+
+
+@pytest.mark.usefixtures("no_facts")
 @pytest.mark.parametrize("norm_type", [1.0, float("inf")])
 def test_nor_for_another_norm(norm_type):
     on_paper(ACTIONS["both"](), optim.SGD, torch.float32, None, norm_type=norm_type)
@@ -253,7 +269,7 @@ def test_an_action_of_the_host_asks_on_paper_too():
         engine.guard.call = lambda part, method, *a, default, **k: method(*a, **k)
         sgd = optim.SGD(net.parameters(), 0.1)
         engine.start(net, [sgd], RunInfo(), Hands())
-        assert engine._ring is None
+        assert engine._later is None
         net.p.grad = torch.empty_like(net.p)
         with pytest.raises((DataDependentOutputException, AssertionError)):
             engine.before_step(StepContext(step=0, optimizer=sgd))
@@ -269,7 +285,7 @@ def test_numbers_under_way_keep_no_gradient_alive(monkeypatch):
             losses(net, step, {}).backward()
             watcher.step()
             sgd.step()
-        assert len(watcher._engine._ring) >= 6
+        assert len(watcher._engine._later.ring) >= 6
         kept = [weakref.ref(p.grad) for p in net.parameters() if p.grad is not None]
         sgd.zero_grad()
         gc.collect()

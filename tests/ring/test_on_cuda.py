@@ -91,9 +91,9 @@ def test_no_step_waits_for_the_device(actions, fused, dtype, norm_type):
         flow_every_n_steps=3, log_every_n_steps=1000,
     )  # fmt: skip
     with watcher:
-        assert isinstance(watcher._engine._ring, Ring)
+        assert isinstance(watcher._engine._later.ring, Ring)
         train(model, adam, 40, watcher, quiet_from=4)
-        assert watcher._engine._ring.waits == 0
+        assert watcher._engine._later.ring.waits == 0
     assert len(watcher.history) == 40
     assert np.isfinite(watcher.history.global_norm).all()
 
@@ -132,7 +132,7 @@ def test_the_trace_holds_no_call_that_waits():
         assert len(spans) == 8
         # An event that has passed is asked for its numbers at once: that call does not wait.
         assert [name for name in waiting if name != "cudaEventSynchronize"] == []
-        assert watcher._engine._ring.waits == 0
+        assert watcher._engine._later.ring.waits == 0
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -240,7 +240,7 @@ def test_an_action_of_the_host_is_given_the_step_itself():
     model = Plain()
     sgd = optim.SGD(model.parameters(), 0.1)
     with GradientWatcher(model, sgd, reporters=[], actions=[ZClip()]) as watcher:
-        assert watcher._engine._ring is None
+        assert watcher._engine._later is None
         train(model, sgd, 3, watcher)
     assert len(watcher.history) == 3
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue, ZClip
+from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue, SkipStep, ZClip
 from lightning_gradwatch.probe.ring import Ring
 from tests.ring.doors import LateDoor
 from tests.ring.runs import assert_same, read_wide, run
@@ -60,6 +60,22 @@ RUNS: dict[str, dict[str, Any]] = {
         "make": FUSED, "actions": lambda: [ClipGradValue(0.01), ClipGradNorm(0.015, "inf")],
     },
     "two optimizers clip": {"make": two_optimizers, "actions": lambda: [ClipGradNorm(0.1)]},
+    "skips, adam": {
+        "make": FUSED, "at": BAD | {0: NAN, 12: INF, 13: NAN, 26: NAN, 27: NAN},
+        "actions": lambda: [SkipStep(max_consecutive=3)],
+    },
+    "skips and clips, sgd": {
+        "make": one(optim.SGD, lr=0.05, momentum=0.9, fused=True), "at": BAD | {0: NAN, 1: NAN},
+        "actions": lambda: [SkipStep(), ClipGradNorm(0.05)], "others_clip": 0.1,
+    },
+    "clips, then skips": {
+        "make": FUSED, "at": BAD | {11: NAN},
+        "actions": lambda: [ClipGradNorm(0.05), SkipStep(), ClipGradValue(0.02)],
+    },
+    "skips, not fused": {"make": SGD, "at": BAD, "actions": lambda: [SkipStep()]},
+    "scaler, skips": {
+        "make": FUSED, "scaler": SCALER, "at": {4: 1e38, 20: NAN}, "actions": lambda: [SkipStep()],
+    },
     "scaler, clips": {
         "make": SGD, "scaler": SCALER, "at": {4: 1e38, 20: NAN},
         "actions": lambda: [ClipGradNorm(0.1), ClipGradValue(0.03)],
@@ -69,6 +85,10 @@ RUNS: dict[str, dict[str, Any]] = {
         "actions": lambda: [ClipGradNorm(0.1), ClipGradValue(0.03)],
     },
 }  # fmt: skip
+
+
+#: Runs in which the host has to decide on every step.
+HOST = ("skips, not fused", "scaler, skips")
 
 
 def ran(name: str, monkeypatch: pytest.MonkeyPatch, late: Any = None) -> tuple[Any, Any]:
@@ -85,9 +105,8 @@ def ran(name: str, monkeypatch: pytest.MonkeyPatch, late: Any = None) -> tuple[A
 
 @pytest.mark.parametrize("name", RUNS)
 def test_late_numbers_make_the_same_run(name, monkeypatch):
-    with monkeypatch.context() as patch:
-        read_wide(patch)
-        waited_for, _ = ran(name, patch)
+    read_wide(monkeypatch)
+    waited_for, _ = ran(name, monkeypatch)
     assert len(waited_for["events"]) > 5
     first, _ = ran(name, monkeypatch, 0)
     # Where an action measures the norm, it is summed on the device and not on the host.
@@ -95,7 +114,7 @@ def test_late_numbers_make_the_same_run(name, monkeypatch):
     for late in LATE:
         told, door = ran(name, monkeypatch, late)
         assert_same(first, told, f"{name}, late {late}")
-        assert door.sent > 20
+        assert (door.sent > 20) == (name not in HOST)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -103,6 +122,8 @@ def test_norms_are_those_of_the_path_that_waits(name, monkeypatch):
     """Read in float64 at once, or in float32 with a second look: the same to rounding."""
     at_once, _ = ran(name, monkeypatch)
     late, _ = ran(name, monkeypatch, 2)
+    for told in (at_once, late):  # differences of weights, in which rounding is larger
+        del told["history"]["update_ratio"]
     assert_same(at_once["history"], late["history"], name, rel=2e-5)
     assert_same(at_once["weights"], late["weights"], name, rel=2e-5)
     for key in ("code", "first_step", "last_step", "count", "layers"):

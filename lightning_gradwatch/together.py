@@ -1,0 +1,104 @@
+"""Steps on which nobody decides: read at once, judged several at a time.
+
+Between two steps a model's numbers push everything of ours out of the processor's caches, so that
+judging one step costs four times what it costs right behind another. Where no action waits for the
+verdict, steps wait for each other instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from lightning_gradwatch.at_once import Row, name_culprit
+from lightning_gradwatch.probe.ring import PinnedDoor, Ring
+from lightning_gradwatch.probe.step import OpenStep, StepContext
+from lightning_gradwatch.probe.taken import Taken
+from lightning_gradwatch.sample import Floats
+
+#: Steps that wait for each other at most, and seconds that any of them waits while steps come.
+STEPS, SECONDS = 16, 0.5
+
+
+class Together:
+    """Reads each step on the host before it is made, and judges some of them in a row.
+
+    A step with NaN or Inf waits for nothing: who it was can only be told before it is made. Nor do
+    slow steps, to which it would save nothing.
+
+    Args:
+        row: Everyone whom a step passes.
+        clock: Seconds since any fixed point; given by tests.
+    """
+
+    def __init__(self, row: Row, clock: Callable[[], float] = time.monotonic) -> None:
+        self._row = row
+        self._clock = clock
+        self.ring = Ring(PinnedDoor())  # for its order: what lies on the host has arrived
+        self._waiting = 0
+        self._since = clock()
+
+    def step(self, context: StepContext, recorded: bool, updates: bool, may_change: bool) -> None:
+        """Read a step.
+
+        Args:
+            context: What the loop knows of it.
+            recorded: It belongs to the history.
+            updates: Measure how it changes the weights.
+            may_change: Others may still change the gradients before they are used.
+        """
+        row, probe = self._row, self._row.probe
+        probe.ahead = False
+        read = row.guard.call(probe, probe.look, context, default=None)
+        if read is None:
+            return
+        taken, raw, fetched = read
+        self.ring.send((), lambda _: self._judge(taken, raw, fetched, recorded))
+        if not taken.is_ordinary(raw, fetched):
+            self.hear(wait=True)
+        row.guard.call(
+            probe,
+            probe.watch_step,
+            updates=updates,
+            may_change=may_change,
+            clipped_norm=None,
+            default=None,
+        )
+        self._waiting += 1
+        self.hear()
+
+    def bring(self, step: OpenStep) -> None:
+        """Take in what a step has left behind, in its turn."""
+        self.ring.send(step.tensors, lambda late: self._row.judge.complete(step.finish(late)))
+
+    def hear(self, wait: bool = False, may_replay: bool = False) -> None:
+        """Judge the steps that wait, if it is time.
+
+        Args:
+            wait: It is.
+            may_replay: Ignored: a batch is replayed before its step is made.
+        """
+        if not wait and self._waiting < STEPS and self._clock() - self._since < SECONDS:
+            return
+        with torch.no_grad():
+            self._row.guard.call(self._row.probe, self.ring.drain, default=None)
+        self._waiting, self._since = 0, self._clock()
+
+    def salvage(self) -> None:
+        """Judge what waits; the last step was not made, or was the last."""
+        self.hear(wait=True)
+        step = self._row.probe.flush()
+        if step is not None:
+            self.bring(step)
+        self.hear(wait=True)
+
+    def _judge(self, taken: Taken, raw: Floats, fetched: Sequence[Floats], recorded: bool) -> None:
+        context = taken.step.context
+        sample, aftermath = taken.make(raw, fetched)
+        self._row.judge.complete(aftermath)
+        seek = None if context.replay is None else partial(name_culprit, self._row, context)
+        self._row.judge.take_in(sample, recorded, seek)
+        taken.step.clipped_norm = sample.global_norm

@@ -27,9 +27,9 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """Return the commit that was measured, marked if files of it were changed."""
+    """Return the commit that is checked out, marked if code in it was changed."""
     found = _git("rev-parse", "--short", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "lightning_gradwatch")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
     return (found or "unknown") + (" with changes" if changed else "")
 
 
@@ -38,19 +38,20 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
-def about(module: str, arguments: Sequence[str], loads: Sequence[float]) -> str:
+def about(module: str, arguments: Sequence[str], measured: str, loads: Sequence[float]) -> str:
     """Return a paragraph on command, commit, machine, versions and how busy the machine was.
 
     Args:
         module: What was run, `benchmarks.overhead`.
         arguments: Its command line.
+        measured: `commit()` before it ran.
         loads: `load()` before and, now and then, while it ran. This benchmark itself is 1 of it.
     """
     busy = max(loads, default=0.0)
     command = " ".join(["python -m", module, *arguments])
     lightning = version("pytorch_lightning")
     text = (
-        f"`{command}` at {commit()}, {date.today()}: {processor()}, {os.cpu_count()} cores, "
+        f"`{command}` at {measured}, {date.today()}: {processor()}, {os.cpu_count()} cores, "
         f"Python {sys.version.split()[0]}, torch {torch.__version__}, Lightning {lightning}, "
         f"lightning_gradwatch {__version__}, one thread. Load of the machine up to {busy:.1f}."
     )

@@ -28,7 +28,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from benchmarks.cost.machine import about, load
+from benchmarks.cost.machine import about, commit, load
 from benchmarks.cost.models import MODELS, build
 from benchmarks.tables import markdown
 from lightning_gradwatch import native
@@ -215,7 +215,7 @@ def main() -> None:
     if native.compiled is None:
         raise SystemExit("the compiled reader is not there: pip install -e . with a C compiler")
     torch.set_num_threads(1)
-    walk, loads, results = walker(), [load()], {}
+    walk, loads, results, measured = walker(), [load()], {}, commit()
     rounds = {name: args.rounds or ROUNDS[name] for name in args.models}
     with Progress(transient=True) as progress:
         for name in args.models:
@@ -223,7 +223,7 @@ def main() -> None:
             results[name] = measure(name, rounds[name], walk, lambda t=task: progress.advance(t))  # type: ignore[misc]
             loads.append(load())
     heads, lines = table(results)
-    paragraph = about("benchmarks.reading", sys.argv[1:], loads)
+    paragraph = about("benchmarks.reading", sys.argv[1:], measured, loads)
     Console().print(markdown("Reading norms", heads, lines), markup=False, soft_wrap=True)
     print(paragraph)
     if args.save:

@@ -55,9 +55,9 @@ def network() -> torch.nn.Sequential:
 
 
 class Model(pl.LightningModule):
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, lr: float, momentum: float) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.lr, self.momentum = kind, lr, momentum
         if kind == "plain":
             self.net = network()
 
@@ -77,7 +77,7 @@ class Model(pl.LightningModule):
         return (self.net(batch[0]) - batch[1]).square().mean()
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1, momentum=0.5)
+        return torch.optim.SGD(self.parameters(), self.lr, momentum=self.momentum)
 
 
 def main(place: str, kind: str, clip: str) -> None:
@@ -107,7 +107,7 @@ def main(place: str, kind: str, clip: str) -> None:
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         gradient_clip_val=0.2 if clip == "trainer" else None, **arguments,
     )  # fmt: skip
-    trainer.fit(Model(kind), loader)
+    trainer.fit(Model(kind, 0.01, 0.5) if back else Model(kind, 0.1, 0.0), loader)
     history = watch.history
     story = {
         "parameters": history.parameters,

@@ -56,7 +56,7 @@ def test_a_rollback_puts_every_shard_back(tmp_path):
         [(action, step, reason)] = rank["actions"]
         assert (action, step) == ("Rollback", 20)
         assert reason.endswith("back to the state of step 0")
-        assert rank["lr"] == pytest.approx(0.05)
+        assert rank["lr"] == pytest.approx(0.005)
         # The weights before step 21 are those before the first; the moments are none again.
         assert rank["weights"][21] == rank["weights"][0]
         assert rank["weights"][20] != rank["weights"][0]

@@ -187,7 +187,7 @@ class Acting:
             taken: What it looks like, on the device.
             last: Nobody changes or reads the gradients afterwards.
         """
-        norm = taken.total() if self.actions else None
+        norm = taken.total if self.actions else None
         if norm is None:  # there is no gradient
             return Ahead()
         training = DeviceTraining(

@@ -120,7 +120,7 @@ class Probe:
         taken.norms = wide_norms(taken.grads, self._settings.norm_type)
         taken.grads = []
         if amp.is_active(context.scaler):
-            total = taken.total()
+            total = taken.total
             taken.step.fine = None if total is None else torch.isfinite(total)
         return taken
 

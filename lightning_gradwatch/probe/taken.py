@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -76,8 +77,9 @@ class Taken:
         """Everything, norms first: for numbers that nobody waits for."""
         return [*(vector for _, vector in self.norms or ()), *self.extra]
 
+    @cached_property
     def total(self) -> Tensor | None:
-        """Return the norm over all gradients, as they are, on the device, shape ()."""
+        """Norm over all gradients, as they were measured, on the device, shape (); None: none."""
         vectors = [vector for _, vector in self.norms or ()]
         if not vectors and self.shards is None:
             return None
@@ -86,7 +88,7 @@ class Taken:
 
     def broken(self) -> Tensor:
         """Return whether `nonfinite` will be found: in a gradient or a loss, on the device."""
-        total = self.total()
+        total = self.total
         fine = [torch.isfinite(loss.reshape(())) for loss, _ in self.losses]
         if total is not None and (self.is_watched or not fine):
             fine.append(torch.isfinite(total))

@@ -131,8 +131,11 @@ class History:
         """How far the row lies from the parameters' running medians, in decades; Inf at worst."""
         if sample.nonfinite.any():
             return float("inf")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log = np.log10(np.maximum(sample.grad_norm, 1e-45))
+        log = np.log10(np.maximum(sample.grad_norm, 1e-45))
+        gap = log - self._middle
+        if len(gap) and np.isfinite(gap).all():  # nearly always
+            self._middle += 0.02 * np.sign(gap)
+            return float(np.abs(gap).max())
         fresh = np.isnan(self._middle) & ~np.isnan(log)
         self._middle[fresh] = log[fresh]
         gap = log - self._middle
@@ -144,7 +147,12 @@ class History:
     def _count_extremes(self, sample: Sample) -> None:
         norms = sample.layer_grad_norm
         there = sample.layer_has_grad
-        finite = there & np.isfinite(norms)
+        finite = np.isfinite(norms)
+        if finite.all():  # nearly always
+            np.fmin(self.layer_min, norms, out=self.layer_min)
+            np.fmax(self.layer_max, norms, out=self.layer_max)
+            return
+        finite &= there
         self.layer_min[finite] = np.minimum(self.layer_min[finite], norms[finite])
         self.layer_max[finite] = np.maximum(self.layer_max[finite], norms[finite])
         self.layer_nonfinite += there & ~finite

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -223,12 +224,12 @@ class Sample:
     flow: Flow | None = None
     has_loss: bool = False
 
-    @property
+    @cached_property
     def nonfinite(self) -> Bools:
         """Parameters whose gradient holds NaN or Inf, shape (P,)."""
         return self.has_grad & ~np.isfinite(self.grad_norm)
 
-    @property
+    @cached_property
     def layer_has_grad(self) -> Bools:
         """Layers with at least one gradient, shape (L,)."""
         if not len(self.has_grad):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -109,11 +110,12 @@ class Oscillating:
         course, readings = track.course, track.verdict.readings
         if not readings or not math.isfinite(sample.loss):
             return None
-        climb = course.climb
-        length = float(np.median(readings[-4:]))
+        lengths = [length for (length,) in readings[-4:]]
+        length = math.nan if any(map(math.isnan, lengths)) else median(lengths)
         # Comparisons with NaN are false: what is not known is no symptom.
         if track.force >= FITTED or not length >= self.step_length:
             return None
+        climb = course.climb
         # Below a tenth of the loss it is the noise of a model that has learnt.
         swings = climb >= self.climb and course.level >= _LEFT * course.top
         settled = (

@@ -49,7 +49,8 @@ class ShardedNorms:
             groups.setdefault(_spread(parameter), []).append(i)
         for (mesh, dims), places in groups.items():
             powers = torch.stack([self._power(parameters[i]) for i in places])
-            there = laid_out([float(parameters[i].grad is not None) for i in places], powers)
+            has = [float(parameters[i].grad is not None) for i in places]
+            there = laid_out(has, powers.dtype, powers.device)
             vector = torch.cat([powers, there])
             operation = dist.ReduceOp.MAX if math.isinf(norm_type) else dist.ReduceOp.SUM
             for dim in dims:

@@ -1,43 +1,81 @@
 """What a step did to the weights, measured on sampled steps: norms before, change, descent.
 
 Needs the weights of before. Parameters of up to `EXACT` elements are copied whole, larger ones at
-that many evenly spaced places, so that the copy stays small beside one gradient.
+that many evenly spaced places, so that the copy stays small beside one gradient. Small parameters
+are copied, and measured, many at a time: on each of them alone the calls would cost far more than
+the numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors
+from torch.nn import functional
 
+from lightning_gradwatch.probe.host import laid_out
 from lightning_gradwatch.sample import Floats, Update
 
 EXACT = 262_144
 
 #: Elements of each gradient kept to compare its direction with that of the next measured step.
+#: Parameters of at most so many are taken together, up to `EXACT` elements at once.
 SKETCH = 1_024
+
+
+@dataclass
+class _Group:
+    """Parameters that are measured together: one large one, or many small ones.
+
+    Attributes:
+        parameters: The parameters, all of one device and dtype.
+        columns: Their columns.
+        before: Their values before the step, flat.
+    """
+
+    parameters: list[nn.Parameter]
+    columns: list[int]
+    before: Tensor
 
 
 class UpdateMeter:
     """Copies weights before a step and compares after it."""
 
     def __init__(self) -> None:
-        self._before: list[tuple[nn.Parameter, int, Tensor]] = []
-        self._directions: dict[int, Tensor] = {}
+        self._groups: list[_Group] = []
+        self._directions: dict[tuple[int, ...], Tensor] = {}
 
     def before(self, moving: Sequence[tuple[nn.Parameter, int, Tensor]]) -> None:
         """Copy what the coming step will move: `(parameter, column, gradient)`, watched ones."""
-        self._before = [
-            (parameter, column, _places(parameter).clone())
-            for parameter, column, _ in moving
-            if column >= 0 and parameter.numel()
-        ]
+        self._groups = []
+        small: dict[tuple[torch.device, torch.dtype], list[tuple[nn.Parameter, int]]] = {}
+        for parameter, column, _ in moving:
+            if column < 0 or not parameter.numel():
+                continue
+            if parameter.numel() > SKETCH or parameter.is_complex():
+                self._add([(parameter, column)])
+                continue
+            together = small.setdefault((parameter.device, parameter.dtype), [])
+            together.append((parameter, column))
+            if len(together) == EXACT // SKETCH:
+                self._add(together)
+                together.clear()
+        for together in small.values():
+            self._add(together)
+
+    def _add(self, members: Sequence[tuple[nn.Parameter, int]]) -> None:
+        if members:
+            parameters = [parameter for parameter, _ in members]
+            columns = [column for _, column in members]
+            self._groups.append(_Group(parameters, columns, _values(parameters).clone()))
 
     def forget(self) -> None:
         """Drop the copies: the step was not made."""
-        self._before = []
+        self._groups = []
 
     def after(self, fine: Tensor | None = None) -> tuple[list[int], Tensor | None]:
         """Measure the change; return columns, and squares of shape (6, n) still on the device.
@@ -47,46 +85,47 @@ class UpdateMeter:
                 is not what the next one is compared with. None: it was.
 
         The rows are: squared weight norm, squared change norm, minus gradient times change; and of
-        the sketches of this gradient and the one measured before: product, square, square.
+        the sketches of this gradient and the one measured before: product, square, square, summed
+        in the column of a group's first parameter.
         """
-        columns: list[int] = []
-        rows: list[Tensor] = []
-        for parameter, column, old in self._before:
-            # float64: changes of 1e-25 have squares that float32 does not know.
-            before = old.to(torch.float64)
-            change = _places(parameter).to(torch.float64) - before
-            gradient = _gradient_places(parameter)
-            falls = -torch.dot(gradient, change) if gradient is not None else before.new_zeros(())
-            share = parameter.numel() * (2 if parameter.is_complex() else 1) / before.numel()
-            squares = torch.stack(
-                [
-                    before.dot(before),
-                    change.dot(change),
-                    falls,
-                    *self._turn(column, gradient, before.device, fine),
-                ]
-            ).mul_(share)
-            rows.append(squares.cpu() if parameter.device.type == "mps" else squares)
-            columns.append(column)
-        self._before = []
+        columns = [column for group in self._groups for column in group.columns]
+        rows = [self._measure(group, fine) for group in self._groups]
+        self._groups = []
         if not rows:
             return columns, None
-        return columns, torch.stack([row.to(rows[0].device) for row in rows], dim=1)
+        return columns, torch.cat([row.to(rows[0].device) for row in rows], dim=1)
+
+    def _measure(self, group: _Group, fine: Tensor | None) -> Tensor:
+        # float64: changes of 1e-25 have squares that float32 does not know.
+        before = _wide(group.before)
+        change = _wide(_values(group.parameters)).sub_(before)
+        gradient = _gradient(group.parameters)
+        if gradient is None:
+            gradient = torch.zeros_like(before)
+        turn = torch.stack(self._turn(tuple(group.columns), gradient, fine))
+        if len(group.parameters) == 1:
+            one = group.parameters[0]
+            share = one.numel() * (2 if one.is_complex() else 1) / before.numel()
+            whole = (before.dot(before), change.dot(change), -gradient.dot(change))
+            return torch.cat([torch.stack(whole), turn]).mul_(share)[:, None]
+        sizes = laid_out([p.numel() for p in group.parameters], torch.int64, before.device)
+        products = (before.square_(), change.square(), gradient.mul_(change).neg_())
+        sums = [torch.segment_reduce(p, "sum", lengths=sizes, unsafe=True) for p in products]
+        first = functional.pad(turn.reshape(3, 1), (0, len(group.parameters) - 1))
+        return torch.cat([torch.stack(sums), first])
 
     def _turn(
-        self, column: int, gradient: Tensor | None, device: torch.device, fine: Tensor | None
+        self, columns: tuple[int, ...], gradient: Tensor, fine: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Compare a gradient with the one before, and keep it for the next."""
-        known = self._directions.pop(column, None)
-        if gradient is None:
-            zero = torch.zeros((), dtype=torch.float64, device=device)
-            return zero, zero, zero
-        stride = -(-gradient.numel() // SKETCH)
+        known = self._directions.get(columns)
+        stride = -(-gradient.numel() // SKETCH) if len(columns) == 1 else 1
         flat = gradient if stride <= 1 else gradient[:: stride | 1]
         if known is None or known.shape != flat.shape or known.device != flat.device:
             known = torch.zeros_like(flat)
-        self._directions[column] = (
-            flat.clone() if fine is None else torch.where(fine.to(flat.device), flat, known)
+        flat = flat.clone()
+        self._directions[columns] = (
+            flat if fine is None else torch.where(fine.to(flat.device), flat, known)
         )
         return flat.dot(known), flat.dot(flat), known.dot(known)
 
@@ -113,21 +152,43 @@ def assemble(
     return Update(step, optimizer, weight, moved, descent, turn)
 
 
-def _places(parameter: Tensor) -> Tensor:
+def _values(parameters: Sequence[Tensor]) -> Tensor:
+    """Return the measured elements as one real dimension: a view of one, a copy of several."""
+    if len(parameters) == 1:
+        return _places(parameters[0])
+    flat: Tensor = _flatten_dense_tensors([parameter.detach() for parameter in parameters])
+    return flat
+
+
+def _gradient(parameters: Sequence[nn.Parameter]) -> Tensor | None:
+    """Return the gradients at the same places, as float64; zeros for those that have none."""
+    grads = [parameter.grad for parameter in parameters]
+    if all(grad is None for grad in grads):
+        return None
+    dense = [
+        torch.zeros_like(parameter) if grad is None else _dense(grad)
+        for parameter, grad in zip(parameters, grads, strict=True)
+    ]
+    return _wide(_values(dense))
+
+
+def _dense(grad: Tensor) -> Tensor:
+    return grad.detach() if grad.layout == torch.strided else grad.detach().to_dense()
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Return a copy as float64, on the host if the device has none."""
+    if values.device.type == "mps":
+        values = values.cpu()
+    return values.to(torch.float64, copy=True)
+
+
+def _places(tensor: Tensor) -> Tensor:
     """View the measured elements of a parameter as one real dimension."""
-    values = parameter.detach()
+    values = tensor.detach()
     if values.is_complex():
         values = torch.view_as_real(values)
     flat = values.reshape(-1)
     stride = -(-flat.numel() // EXACT)
     # An odd stride does not fall on the same column of every row.
     return flat if stride <= 1 else flat[:: stride | 1]
-
-
-def _gradient_places(parameter: nn.Parameter) -> Tensor | None:
-    grad = parameter.grad
-    if grad is None:
-        return None
-    if grad.layout != torch.strided:
-        grad = grad.detach().to_dense()
-    return _places(grad).to(torch.float64)

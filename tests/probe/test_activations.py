@@ -6,6 +6,7 @@ The truth is the element-wise derivative in float64, from autograd.
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -31,6 +32,13 @@ DYING = [
     (nn.SiLU(), functional.silu),
     (nn.Mish(), functional.mish),
 ]
+
+
+@pytest.fixture(autouse=True, params=["host", "device"])
+def where(request, monkeypatch):
+    """Both ways to count, on the same numbers."""
+    if request.param == "device":
+        monkeypatch.setattr(activations, "is_at_hand", lambda values: False)
 
 
 def slope(function, x: torch.Tensor) -> torch.Tensor:
@@ -289,3 +297,29 @@ def test_the_size_of_the_data_is_measured_where_it_enters():
     assert flow.out_rms[0] == pytest.approx(float(out.square().mean().sqrt()))
     assert flow.vectors.tolist()[:2] == [16, 16]
     assert np.isnan(flow.in_rms[[flow.names.index("1"), flow.names.index("2")]]).all()
+
+
+@pytest.mark.parametrize(
+    ("activation", "dtype"),
+    [
+        *product((None, activations.RELU), (torch.bfloat16, torch.int64)),
+        *product((None, activations.RELU, of_module(nn.Tanh())), (torch.float32, torch.float64)),
+    ],
+)
+@pytest.mark.parametrize("shape", [(5,), (7, 6), (2, 3, 4, 5)])
+def test_both_ways_count_the_same(monkeypatch, shape, dtype, activation):
+    values = (torch.randn(shape) * 2).relu().to(dtype)
+    if dtype.is_floating_point:
+        values.view(-1)[:3] = torch.tensor([math.nan, math.inf, -1.0])
+    for tensor in (values, values.transpose(0, -1), values * 1e19 if len(shape) == 2 else values):
+        counts = []
+        for host in (True, False):
+            monkeypatch.setattr(activations, "is_at_hand", lambda _, host=host: host)
+            counts.append(activations.by_values(tensor, activation, -1))
+        here, there = counts
+        assert here.of.keys() == there.of.keys()
+        for name, (count, total) in here.of.items():
+            assert float(count) == pytest.approx(float(there.of[name][0]), rel=1e-5, nan_ok=True)
+            assert total == there.of[name][1]
+        assert (here.active is None) == (there.active is None)
+        assert here.active is None or torch.equal(here.active, there.active)

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from lightning_gradwatch.errors import GradWatchWarning
+from lightning_gradwatch.probe import activations
 from lightning_gradwatch.probe.flow import FlowProbe
 from lightning_gradwatch.probe.gate import BackwardGate
 from lightning_gradwatch.probe.host import Host
@@ -472,8 +473,9 @@ def test_graph_is_freed_with_its_output_and_no_tensor_is_kept():
     probe.disarm()
 
 
-def test_hooks_never_wait_for_the_device():
+def test_hooks_never_wait_for_the_device(monkeypatch):
     """Every way to the host that stalls a GPU passes one of these operators."""
+    monkeypatch.setattr(activations, "is_at_hand", lambda values: False)
     stalls = []
 
     class Watch(TorchDispatchMode):

@@ -83,12 +83,12 @@ def widen(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
-def laid_out(numbers: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-    """Return numbers of the host as a vector of the type and on the device of `like`, unwaited for.
+def laid_out(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return numbers of the host as a vector on a device, without waiting for the copy.
 
-    From memory that is not pinned, CUDA would have the host wait for the copy.
+    From memory that is not pinned, CUDA would have the host wait.
     """
-    vector = torch.tensor(numbers, dtype=like.dtype)
-    if like.device.type in ("cuda", "xpu"):
+    vector = torch.tensor(numbers, dtype=dtype)
+    if device.type in ("cuda", "xpu"):
         vector = vector.pin_memory()
-    return vector.to(like.device, non_blocking=True)
+    return vector.to(device, non_blocking=True)

@@ -92,8 +92,8 @@ class ShardedNorms:
         """Which parameters have a gradient here; sent to the device only when that has changed."""
         there = tuple(p.grad is not None for p in self._parameters)
         if self._there is None or self._there[0] != there:
-            like = torch.empty((), dtype=torch.float64, device=self._device)
-            self._there = (there, laid_out([float(here) for here in there], like))
+            has = [float(here) for here in there]
+            self._there = (there, laid_out(has, torch.float64, self._device))
         return self._there[1]
 
     def _power(self, parameter: Any) -> Tensor:

@@ -78,7 +78,7 @@ class Taken:
 
     @cached_property
     def total(self) -> Tensor | None:
-        """Return the norm over all gradients, as they are, on the device, shape ()."""
+        """Norm over all gradients, as they were measured, on the device, shape (); None: none."""
         vectors = [vector for _, vector in self.norms or ()]
         if not vectors and self.shards is None:
             return None

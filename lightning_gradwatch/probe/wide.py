@@ -51,9 +51,15 @@ def wide_norms(grads: Sequence[Tensor], p: float) -> Measured:
         else:
             out.append(([i], norm_of_one(value, p)))
     for places in together.values():
-        norms = torch._foreach_norm([values[i] for i in places], p, dtype=torch.float64)
-        out.append((places, torch.stack(norms)))
+        out.append((places, torch.stack(_alike([values[i] for i in places], p))))
     return out
+
+
+def _alike(group: list[Tensor], p: float) -> list[Tensor]:
+    try:
+        return list(torch._foreach_norm(group, p, dtype=torch.float64))
+    except TypeError:  # before torch 2.5 or so
+        return [torch.linalg.vector_norm(value, p, dtype=torch.float64) for value in group]
 
 
 def wide_total(vectors: Sequence[Tensor], p: float) -> Tensor:

@@ -70,6 +70,15 @@ def watched(net: nn.Module, **options: Any) -> tuple[GradientWatcher, optim.Opti
     return GradientWatcher(net, optimizer, reporters=[], **options), optimizer
 
 
+def train(net: nn.Module, watcher: GradientWatcher, optimizer: optim.Optimizer, steps: int) -> None:
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = losses(net, step, {})
+        loss.backward()
+        watcher.step(loss=loss)
+        optimizer.step()
+
+
 def test_whoever_asks_is_told_of_every_step():
     net = Net()
     watcher, optimizer = watched(net)
@@ -116,13 +125,9 @@ def test_slow_steps_wait_for_none(monkeypatch):
 def test_an_exception_loses_no_step():
     net = Net()
     watcher, optimizer = watched(net)
-    with pytest.raises(KeyError), watcher:
-        for step in range(5):
-            loss = losses(net, step, {})
-            loss.backward()
-            watcher.step(loss=loss)
-            optimizer.step()
-        raise KeyError
+    watcher.__enter__()
+    train(net, watcher, optimizer, 5)
+    watcher.__exit__(KeyError, KeyError(), None)
     assert len(watcher.history) == 5
 
 
@@ -132,11 +137,7 @@ def test_a_failing_judgement_switches_the_probe_off_and_training_goes_on(monkeyp
     with watcher:
         monkeypatch.setattr("lightning_gradwatch.probe.taken.Taken.make", lambda *_: 1 / 0)
         with pytest.warns(UserWarning, match="switched off"):
-            for step in range(20):
-                loss = losses(net, step, {})
-                loss.backward()
-                watcher.step(loss=loss)
-                optimizer.step()
+            train(net, watcher, optimizer, 20)
 
 
 def test_actions_are_not_kept_waiting():

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from lightning_gradwatch.actions.on_device import Ahead, Outcome
+from lightning_gradwatch.actions.pending import Ahead, Outcome
 from lightning_gradwatch.at_once import Row, take_part
 from lightning_gradwatch.culprit.batches import Kept, is_broken
 from lightning_gradwatch.culprit.find import Replay

@@ -10,14 +10,8 @@ import torch
 from torch import nn
 
 from lightning_gradwatch.action_record import ActionRecord
-from lightning_gradwatch.actions.on_device import (
-    Ahead,
-    DeviceTraining,
-    Outcome,
-    Seen,
-    Setup,
-    acts_on_device,
-)
+from lightning_gradwatch.actions.on_device import DeviceTraining
+from lightning_gradwatch.actions.pending import Ahead, Outcome, Seen, Setup, acts_on_device
 from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.audience import Audience

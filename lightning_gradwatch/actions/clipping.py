@@ -8,7 +8,8 @@ from typing import Literal
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.learning_rate import Change
-from lightning_gradwatch.actions.on_device import DeviceTraining, Pending
+from lightning_gradwatch.actions.on_device import DeviceTraining
+from lightning_gradwatch.actions.pending import Pending
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.errors import check_number
 from lightning_gradwatch.finding import Finding

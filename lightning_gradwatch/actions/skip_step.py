@@ -7,14 +7,8 @@ from typing import Any
 
 from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.kept_buffers import KeptBuffers
-from lightning_gradwatch.actions.on_device import (
-    DeviceTraining,
-    Outcome,
-    Pending,
-    Seen,
-    Setup,
-    can_skip,
-)
+from lightning_gradwatch.actions.on_device import DeviceTraining
+from lightning_gradwatch.actions.pending import Outcome, Pending, Seen, Setup, can_skip
 from lightning_gradwatch.actions.snapshot import Trained
 from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.actions.trigger import Trigger, in_words

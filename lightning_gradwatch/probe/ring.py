@@ -144,7 +144,7 @@ class Ring:
         >>> ring.poll(), len(ring)
         (None, 1)
         >>> ring.drain(), ring.waits
-        [array([7.])]
+        [[7.0]]
         (None, 1)
     """
 

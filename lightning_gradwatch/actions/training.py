@@ -263,7 +263,8 @@ class Training:
     def agree(self, decision: bool) -> bool:
         """Return True on every rank if `decision` is True on any.
 
-        A collective: an action calls it the same number of times at every step, whatever it saw.
+        A collective: every rank must call it equally often. Let that depend on nothing but what
+        they have in common: the codes of the findings, the mean loss, earlier votes.
         """
         return self._agree(decision)
 

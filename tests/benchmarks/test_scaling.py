@@ -78,7 +78,7 @@ def test_stock_is_taken_over_time():
 
 
 def test_a_real_training_is_taken_apart():
-    taken = real.measure(layers=3, warm_up=2, cycles=1, cycle=4)
+    taken = real.measure(layers=3, warm_up=2, cycles=1, cycle=40)
     assert set(taken) == set(PARTS)
     assert all(value > 0 for value in taken.values())
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from lightning_gradwatch.actions.acting import Acting
-from lightning_gradwatch.actions.training import Training
 from lightning_gradwatch.culprit.seeker import Seeker
 from lightning_gradwatch.finding import Finding
 from lightning_gradwatch.guard import Guard
 from lightning_gradwatch.judging import Judge
 from lightning_gradwatch.probe.probe import Probe
 from lightning_gradwatch.probe.step import OpenStep, StepContext
+from lightning_gradwatch.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -58,32 +58,54 @@ class AtOnce:
         probe.ahead = False
         read = row.guard.call(probe, probe.read, context, default=None)
         findings: list[Finding] = []
-        training: Training | None = None
-        loss = math.nan
+        sample: Sample | None = None
         take_part(row, context, failed=read is None, again=may_change)
         if read is not None:
             sample, aftermath = read
             row.judge.complete(aftermath)
             seek = None if context.replay is None else partial(name_culprit, row, context)
-            findings, loss = row.judge.take_in(sample, recorded, seek), sample.loss
-        if row.acting.actions:
-            # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
-            findings, loss = row.acting.agree(findings, loss, context.step, probe)
-        if read is not None and row.guard.works(probe):
-            training = row.acting.act(context, probe, sample, findings, loss, last=not may_change)
-        if training is not None:
-            row.guard.call(
-                probe,
-                probe.watch_step,
-                updates=updates and not training.skipped,
-                may_change=may_change,
-                clipped_norm=math.nan if training.skipped else training.global_norm,
-                default=None,
-            )
+            findings = row.judge.take_in(sample, recorded, seek)
+        decide(row, context, sample, findings, updates, may_change)
 
     def bring(self, step: OpenStep) -> None:
         """Take in what a step has left behind."""
         self._row.judge.complete(step.finish(self._row.probe.host.fetch(step.tensors)))
+
+
+def decide(
+    row: Row,
+    context: StepContext,
+    sample: Sample | None,
+    findings: list[Finding],
+    updates: bool,
+    may_change: bool,
+) -> None:
+    """Let every action decide on a step.
+
+    Args:
+        row: Everyone whom a step passes.
+        context: The step.
+        sample: What it looks like; None: it could not be read here.
+        findings: What was found.
+        updates: Measure how it changes the weights.
+        may_change: Others may still change the gradients before they are used.
+    """
+    probe = row.probe
+    loss = math.nan if sample is None else sample.loss
+    if row.acting.actions:
+        # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
+        findings, loss = row.acting.agree(findings, loss, context.step, probe)
+    if sample is None or not row.guard.works(probe):
+        return
+    training = row.acting.act(context, probe, sample, findings, loss, last=not may_change)
+    row.guard.call(
+        probe,
+        probe.watch_step,
+        updates=updates and not training.skipped,
+        may_change=may_change,
+        clipped_norm=math.nan if training.skipped else training.global_norm,
+        default=None,
+    )
 
 
 def name_culprit(row: Row, context: StepContext, found: list[Finding]) -> list[Finding]:

@@ -206,7 +206,7 @@ class Engine:
         door = door_for(devices) if self.acting.may_act_on_device else None
         if door is not None:
             return Later(row, Ring(door), self._optimizers)
-        if self.actions or any(map(is_sharded, parameters)):
+        if self.acting.needs_verdict or any(map(is_sharded, parameters)):
             return None
         return Together(row) if all(device.type == "cpu" for device in devices) else None
 

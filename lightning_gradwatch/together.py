@@ -1,23 +1,26 @@
-"""Steps on which nobody decides: read at once, judged several at a time.
+"""Steps on which no verdict is waited for: read at once, judged several at a time.
 
 Between two steps a model's numbers push everything of ours out of the processor's caches, so that
 judging one step costs four times what it costs right behind another. Where no action waits for the
-verdict, steps wait for each other instead.
+verdict (clipping does not), steps wait for each other instead.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
-from lightning_gradwatch.at_once import Row, name_culprit
+from lightning_gradwatch.at_once import Row, decide, name_culprit
 from lightning_gradwatch.probe.ring import PinnedDoor, Ring
-from lightning_gradwatch.probe.step import OpenStep, StepContext
+from lightning_gradwatch.probe.step import Aftermath, OpenStep, StepContext
 from lightning_gradwatch.probe.taken import Taken
-from lightning_gradwatch.sample import Floats
+from lightning_gradwatch.sample import Sample
+
+#: What a step looked like, and what became known of the one before.
+Made = tuple[Sample, Aftermath | None]
 
 #: Steps that wait for each other at most, and seconds that any of them waits while steps come.
 STEPS, SECONDS = 16, 0.5
@@ -42,7 +45,7 @@ class Together:
         self._since = clock()
 
     def step(self, context: StepContext, recorded: bool, updates: bool, may_change: bool) -> None:
-        """Read a step.
+        """Read a step, and let actions that need no verdict decide on it.
 
         Args:
             context: What the loop knows of it.
@@ -53,20 +56,27 @@ class Together:
         row, probe = self._row, self._row.probe
         probe.ahead = False
         read = row.guard.call(probe, probe.look, context, default=None)
-        if read is None:
-            return
-        taken, raw, fetched = read
-        self.ring.send((), lambda _: self._judge(taken, raw, fetched, recorded))
-        if not taken.is_ordinary(raw, fetched):
-            self.hear(wait=True)
-        row.guard.call(
-            probe,
-            probe.watch_step,
-            updates=updates,
-            may_change=may_change,
-            clipped_norm=None,
-            default=None,
-        )
+        made: Made | None = None
+        if read is not None:
+            taken, raw, fetched = read
+            if row.acting.actions:
+                made = row.guard.call(probe, taken.make, raw, fetched, default=None)
+            self.ring.send(
+                (), lambda _: self._judge(taken, made or taken.make(raw, fetched), recorded)
+            )
+            if not taken.is_ordinary(raw, fetched):
+                self.hear(wait=True)
+        if row.acting.actions:
+            decide(row, context, made and made[0], [], updates, may_change)
+        elif read is not None:
+            row.guard.call(
+                probe,
+                probe.watch_step,
+                updates=updates,
+                may_change=may_change,
+                clipped_norm=None,
+                default=None,
+            )
         self._waiting += 1
         self.hear()
 
@@ -95,10 +105,11 @@ class Together:
             self.bring(step)
         self.hear(wait=True)
 
-    def _judge(self, taken: Taken, raw: Floats, fetched: Sequence[Floats], recorded: bool) -> None:
+    def _judge(self, taken: Taken, made: Made, recorded: bool) -> None:
         context = taken.step.context
-        sample, aftermath = taken.make(raw, fetched)
+        sample, aftermath = made
         self._row.judge.complete(aftermath)
         seek = None if context.replay is None else partial(name_culprit, self._row, context)
         self._row.judge.take_in(sample, recorded, seek)
-        taken.step.clipped_norm = sample.global_norm
+        if not self._row.acting.actions:
+            taken.step.clipped_norm = sample.global_norm

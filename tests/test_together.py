@@ -10,6 +10,7 @@ import torch
 from torch import nn, optim
 
 from lightning_gradwatch import GradientWatcher, together
+from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue, SkipStep
 from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.together import Together
 from tests.ring.runs import Net, assert_same, losses, run
@@ -33,11 +34,18 @@ RUNS: dict[str, dict[str, Any]] = {
     "two optimizers": {"make": two, "at": {11: 50.0}},
     "every third step": {"make": sgd, "every_n_steps": 3},
     "others clip": {"make": sgd, "others_clip": 0.02},
+    "clips": {"make": sgd, "actions": lambda: [ClipGradNorm(0.05)], "at": {5: 30.0, 17: NAN}},
+    "clips values": {"make": sgd, "actions": lambda: [ClipGradValue(0.01)]},
     "scaler": {
         "make": sgd, "at": {4: 1e38, 20: NAN},
         "scaler": partial(torch.amp.GradScaler, "cpu", init_scale=2.0**10),
     },
 }  # fmt: skip
+
+
+def ran(name: str) -> dict[str, Any]:
+    options = dict(RUNS[name])
+    return run(**options | {"actions": options.get("actions", list)()})
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -47,7 +55,7 @@ def test_the_same_run(name, steps, monkeypatch):
     for together_at_most in (1, steps):
         monkeypatch.setattr(together, "STEPS", together_at_most)
         monkeypatch.setattr(together, "SECONDS", 1e9)
-        told.append(run(**RUNS[name]))
+        told.append(ran(name))
     for one in told:
         assert one.pop("ring") is not None
     assert len(told[0]["events"]) > 5
@@ -56,10 +64,10 @@ def test_the_same_run(name, steps, monkeypatch):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_run_that_is_judged_at_once(name, monkeypatch):
-    late = run(**RUNS[name])
+    late = ran(name)
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "_later_for", lambda *_: None)
-        at_once = run(**RUNS[name])
+        at_once = ran(name)
     assert (late.pop("ring"), at_once.pop("ring")) != (None, None)
     for key in ("history", "findings", "weights", "records", "report", "state"):
         assert_same(at_once[key], late[key], f"{name}: {key}")
@@ -141,8 +149,6 @@ def test_a_failing_judgement_switches_the_probe_off_and_training_goes_on(monkeyp
 
 
 def test_actions_are_not_kept_waiting():
-    from lightning_gradwatch.actions import SkipStep
-
     watcher, _ = watched(Net(), actions=[SkipStep()])
     with watcher:
         assert watcher._engine._later is None

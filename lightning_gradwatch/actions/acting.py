@@ -80,6 +80,11 @@ class Acting:
         """Whether every action knows how to leave its decision to the device."""
         return all(map(acts_on_device, self.actions))
 
+    @property
+    def needs_verdict(self) -> bool:
+        """Whether any action decides by what was found, and not by the numbers alone."""
+        return not all(acts_on_device(a) and not hasattr(a, "fits_device") for a in self.actions)
+
     def fits_device(self, context: StepContext) -> bool:
         """Whether every action leaves the decision on this step to the device."""
         setup = Setup(context.optimizer, context.scaler, self._hands.ranks, self._judge.detectors)

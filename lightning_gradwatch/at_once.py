@@ -64,7 +64,7 @@ class AtOnce:
             sample, aftermath = read
             row.judge.complete(aftermath)
             seek = None if context.replay is None else partial(name_culprit, row, context)
-            findings = row.judge.take_in(sample, recorded, seek)
+            sample, findings = row.judge.take_in(sample, recorded, seek)
         decide(row, context, sample, findings, updates, may_change)
 
     def bring(self, step: OpenStep) -> None:

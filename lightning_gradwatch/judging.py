@@ -64,7 +64,9 @@ class Judge:
             if hasattr(detector, "reset"):
                 self._guard.call(detector, detector.reset, default=None)
 
-    def take_in(self, sample: Sample, recorded: bool, seek: Seek | None = None) -> list[Finding]:
+    def take_in(
+        self, sample: Sample, recorded: bool, seek: Seek | None = None
+    ) -> tuple[Sample, list[Finding]]:
         """Judge a step.
 
         Args:
@@ -73,7 +75,7 @@ class Judge:
             seek: Names who produced a NaN; None: nobody can.
 
         Returns:
-            What the detectors say of this very step.
+            The step, with the aftermath of an earlier one, and what the detectors say of it.
         """
         self.epochs = sample.epoch + 1
         sample = self._with_update(sample)
@@ -90,7 +92,7 @@ class Judge:
             found = self._guard.call("the replay", seek, found, default=found)
         self.tell(found, sample.step)
         self._latest[sample.optimizer] = sample
-        return found
+        return sample, found
 
     def _with_update(self, sample: Sample) -> Sample:
         """Hand the latest measured update to the detectors, once."""

@@ -120,7 +120,7 @@ class Later:
         sample, aftermath = taken.finish(fetched[:split])
         row.judge.complete(aftermath)
         seek = None if context.replay is None else partial(self._seek, context, batches)
-        findings = row.judge.take_in(sample, recorded, seek)
+        sample, findings = row.judge.take_in(sample, recorded, seek)
         outcome = row.guard.call(
             "the actions", row.acting.settle, ahead, sample, findings, fetched[split:],
             default=Outcome(math.nan),

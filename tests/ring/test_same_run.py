@@ -97,9 +97,7 @@ def ran(name: str, monkeypatch: pytest.MonkeyPatch, late: Any = None) -> tuple[A
     options = dict(RUNS[name])
     options["actions"] = options.get("actions", list)()
     told = run(**options)
-    # On the CPU, too, steps go through a ring if there is nothing to decide: see `test_pace.py`.
-    through = late is not None or not options["actions"]
-    assert isinstance(told.pop("ring"), Ring if through else type(None))
+    assert isinstance(told.pop("ring"), Ring if late is not None else type(None))
     return told, door
 
 

@@ -1,4 +1,4 @@
-"""Here the CPU stands for a device: nothing in its memory is at hand, and each step is waited for."""
+"""Here the CPU stands for a device: nothing in it is at hand, and each step is waited for."""
 
 from __future__ import annotations
 

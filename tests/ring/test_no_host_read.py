@@ -19,7 +19,7 @@ from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue, SkipStep, Z
 from lightning_gradwatch.detectors import NonFiniteGradient
 from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.hands import Hands
-from lightning_gradwatch.probe import activations, updates
+from lightning_gradwatch.probe import activations
 from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
@@ -64,9 +64,6 @@ def test_no_step_reads_a_number(actions, fused, norm_type, monkeypatch):
     )  # fmt: skip
     with watcher, host_reads(monkeypatch) as reads:
         engine = watcher._engine
-        # On CUDA these come from pinned memory.
-        laid_out = _uncounted(reads, updates.laid_out)
-        monkeypatch.setattr(updates, "laid_out", laid_out)
         # What the door does with a vector stands for the copy that the device makes by itself.
         monkeypatch.setattr(door, "send", _uncounted(reads, door.send))
         for name in ("before_step", "after_step", "begin_batch"):
@@ -204,12 +201,7 @@ def on_paper(
 
 @pytest.fixture
 def no_facts(monkeypatch):
-    """Reading the model's facts at the start is one look that is allowed; paper is not pinned."""
-    monkeypatch.setattr(
-        updates,
-        "laid_out",
-        lambda numbers, dtype, device: torch.empty(len(numbers), dtype=dtype, device=device),
-    )
+    """Reading the model's facts at the start is one look that is allowed."""
     from lightning_gradwatch.facts import ModelFacts
 
     monkeypatch.setattr(

@@ -19,7 +19,6 @@ from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue, SkipStep, Z
 from lightning_gradwatch.detectors import NonFiniteGradient
 from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.hands import Hands
-from lightning_gradwatch.probe import activations
 from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
@@ -102,7 +101,6 @@ def _counted(reads: Any, method: Any) -> Any:
 
 def test_hooks_on_modules_read_no_number(monkeypatch):
     late(monkeypatch)
-    monkeypatch.setattr(activations, "is_at_hand", lambda values: False)  # as on CUDA
     net = Net()
     watcher = GradientWatcher(net, reporters=[], flow_every_n_steps=1)
     with watcher, host_reads(monkeypatch) as reads:

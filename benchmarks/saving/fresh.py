@@ -1,4 +1,4 @@
-"""The candidates that nobody had trained before the actions were frozen: scored once.
+"""The candidates that were never used for the actions before these were frozen: scored once.
 
 The acute and the healthy cases of the zoo's fresh split, and accidents of kinds, sizes, models and
 optimizers that the other two halves do not have.

@@ -38,7 +38,7 @@ SHORT = ("policy", "saved", "beyond", "harmed", "same", "lost", "<=.1", "loss", 
 
 #: How far the runs of a half were known when the actions got their last shape.
 KNOWN = {
-    "fresh": "Runs that nobody had trained before the actions were frozen; scored once.",
+    "fresh": "Never used for the actions before these were frozen; scored once.",
     "held_out": "Nothing was tuned on these runs, but it was seen what earlier versions lost.",
     "tuning": "The actions were tuned on these runs.",
 }

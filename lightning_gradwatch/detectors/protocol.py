@@ -26,7 +26,10 @@ class Detector(Protocol):
     """
 
     def update(self, sample: Sample) -> Iterable[Finding]:
-        """Take in one optimizer step that is about to be made.
+        """Take in one optimizer step; steps come in their order, each once.
+
+        Where an action waits for the verdict, the step is about to be made. Elsewhere it may have
+        been made a moment ago: up to 16 steps on the CPU, as long as the device takes on CUDA.
 
         Args:
             sample: Its numbers. Non-finite ones come like any other.

@@ -27,6 +27,10 @@ class Host:
 
     def fetch(self, vectors: Sequence[torch.Tensor]) -> list[Floats]:
         """Return each vector (any shape, any device, any real dtype) as a flat float64 array."""
+        if all(vector.numel() == 1 and is_at_hand(vector) for vector in vectors):
+            # A loss, as a rule: to pack it costs more than to look at it.
+            self.reads += bool(vectors)
+            return [np.array([float(vector)]) for vector in vectors]
         parts = Parts(vectors)
         values = []
         for flat in parts.flat:

@@ -125,6 +125,19 @@ class _Sent:
         self._then(self._parts.split([parcel.numbers() for parcel in self._parcels]))
 
 
+class _Turn:
+    """What waits for its turn only."""
+
+    def __init__(self, then: Callable[[list[Floats]], None]) -> None:
+        self._then = then
+
+    def arrived(self) -> bool:
+        return True
+
+    def hand_on(self) -> None:
+        self._then([])
+
+
 class Ring:
     """Sends numbers to the host and hands them on in the order in which they were sent.
 
@@ -151,7 +164,7 @@ class Ring:
     def __init__(self, door: Door, slots: int = SLOTS) -> None:
         self._door = door
         self._slots = slots
-        self._under_way: deque[_Sent] = deque()
+        self._under_way: deque[_Sent | _Turn] = deque()
         self._busy = False
         self.waits = 0
 
@@ -166,11 +179,13 @@ class Ring:
             tensors: Any shapes, devices and real dtypes; none: `then` is called in its turn.
             then: Given each tensor as a flat float64 array, after everything sent before.
         """
-        parts = Parts(tensors)
-        parcels = [self._door.send(flat) for flat in parts.flat]
+        sent: _Sent | _Turn = _Turn(then)
+        if tensors:
+            parts = Parts(tensors)
+            sent = _Sent(parts, [self._door.send(flat) for flat in parts.flat], then)
         if len(self._under_way) >= self._slots:
             self._next()
-        self._under_way.append(_Sent(parts, parcels, then))
+        self._under_way.append(sent)
 
     def poll(self) -> None:
         """Hand on what has arrived; never waits."""

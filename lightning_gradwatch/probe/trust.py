@@ -35,6 +35,8 @@ def untrusted(module: nn.Module, optimizers: Sequence[Any]) -> str:
         return DEEPSPEED
     ours = {id(p) for p in parameters}
     for optimizer in optimizers:
+        if type(optimizer).__module__.startswith("torch.optim"):
+            continue  # makes no copies: somebody gave it those of another model, which is `stalled`
         held = [p for group in optimizer.param_groups for p in group["params"]]
         # After a validation FSDP2 shows gathered parameters, until the next backward pass.
         if held and ours.isdisjoint(map(id, held)) and not any(map(is_sharded, held)):

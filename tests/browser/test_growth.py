@@ -72,6 +72,7 @@ def test_without_a_recording_the_page_says_what_to_do(
         writer.add(make_sample(0, {"a.weight": 1.0}))
         writer.close([])
         page.ui.locator(".pane .picture").wait_for()
+        page.close()  # before the server goes, whom it asks for news
 
 
 def test_other_addresses_and_names_of_runs(logs: Path, open_page: Callable[..., Page]) -> None:
@@ -82,6 +83,7 @@ def test_other_addresses_and_names_of_runs(logs: Path, open_page: Callable[..., 
         names = page.ui.get_by_label("Run", exact=True).locator("option").all_inner_texts()
         assert "a/version_0" in names
         assert "A jump of ×100." in page.text(".card")
+        page.close()
 
 
 def test_a_report_opens_from_disk_and_asks_nobody(

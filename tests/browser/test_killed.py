@@ -78,3 +78,4 @@ def test_killed_cut_off_taken_away_and_made_anew(
         page.until(lambda: "2 layers" in page.text(".headline"))
         assert page.ui.locator(".pane .picture").is_visible()
         again.close([])
+        page.close()  # before the server goes, whom it asks for news

@@ -132,6 +132,8 @@ class GradWatch(Seen, Callback):
         self._preflight = preflight
         self._preflight_due = False
         self._window = Window()
+        # Lightning asks for the key at every hook of every step.
+        self._own_key = self._key()
         self._ordinal = self._next_ordinal()
         _WAITING.add(self)
 
@@ -157,6 +159,7 @@ class GradWatch(Seen, Callback):
         view.refuse_actions(self._engine.actions)
         self._log_every = view.log_every(settings)
         self._others_may_clip = view.others_may_clip
+        self._window.whole = self._engine.actions_want_batches
         run = view.run_info(settings, self._configuration())
         self._engine.start(
             pl_module,
@@ -314,7 +317,7 @@ class GradWatch(Seen, Callback):
         """Find our state under the key of an equally configured instance, if ours is not there."""
         states = checkpoint.get("callbacks") or {}
         if self.state_key not in states:
-            own = self._key()
+            own = self._own_key
             for key, state in states.items():
                 if isinstance(key, str) and key.partition("#")[0] == own:
                     self.load_state_dict(state)
@@ -323,7 +326,7 @@ class GradWatch(Seen, Callback):
     @property
     def state_key(self) -> str:
         """Key of the state in a checkpoint: the configuration, numbered if it is there twice."""
-        return f"{self._key()}#{self._ordinal}" if self._ordinal else self._key()
+        return f"{self._own_key}#{self._ordinal}" if self._ordinal else self._own_key
 
     def _key(self) -> str:
         config = self._configuration()
@@ -338,8 +341,8 @@ class GradWatch(Seen, Callback):
         return engine.settings.to_dict() | parts
 
     def _next_ordinal(self) -> int:
-        own = self._key()
-        taken = {other._ordinal for other in _WAITING if other._key() == own}
+        own = self._own_key
+        taken = {other._ordinal for other in _WAITING if other._own_key == own}
         return next(i for i in range(len(taken) + 1) if i not in taken)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from lightning_gradwatch.culprit.undisturbed import random_states
+
+#: Steps that look whether Python's generator is drawn from: the first ones, and each n-th.
+LOOKS, LOOK_EVERY = 10, 50
 
 #: So many micro-batches of an accumulation window are kept, the latest ones.
 MOST = 16
@@ -34,10 +38,16 @@ class Kept:
     versions: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, batch: Any, index: int) -> Kept:
-        """Keep a batch; costs microseconds."""
+    def of(cls, batch: Any, index: int, python: bool = True) -> Kept:
+        """Keep a batch; costs microseconds.
+
+        Args:
+            batch: The batch.
+            index: Its index.
+            python: Keep the state of Python's generator as well.
+        """
         kept = copy.copy(batch) if type(batch) in (list, dict) else batch
-        return cls(kept, index, random_states(), _versions(kept))
+        return cls(kept, index, random_states(python), _versions(kept))
 
     @property
     def was_changed(self) -> bool:
@@ -61,16 +71,34 @@ class Kept:
 
 @dataclass
 class Window:
-    """The batches of the optimizer step that is being made."""
+    """The batches of the optimizer step that is being made.
+
+    The state of Python's generator, dear to read, is kept on steps that look whether a training
+    step draws from it, and on all steps once one has.
+
+    Attributes:
+        kept: The batches.
+        whole: Keep it in any case.
+    """
 
     kept: deque[Kept] = field(default_factory=lambda: deque(maxlen=MOST))
+    whole: bool = False
+    _steps: int = 0
+    _draws: bool = False
 
     def add(self, batch: Any, index: int) -> None:
         """Remember a batch until the step is made."""
-        self.kept.append(Kept.of(batch, index))
+        looks = self._steps < LOOKS or self._steps % LOOK_EVERY == 0
+        self.kept.append(Kept.of(batch, index, self.whole or self._draws or looks))
 
     def forget(self) -> None:
         """Let go of the batches."""
+        if not self.kept:
+            return
+        before = self.kept[-1].states.get("python")
+        if before is not None and not self._draws:
+            self._draws = before != random.getstate()
+        self._steps += 1
         self.kept.clear()
 
 

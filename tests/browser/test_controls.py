@@ -109,7 +109,7 @@ def test_everything_has_a_name_and_the_layers_are_a_table_too(tab: Tab) -> None:
     assert nameless == []
     page.ui.get_by_text("All 7 layers as a table").click()
     rows = page.ui.locator(".tables tbody tr")
-    assert rows.count() == 7
+    page.until(lambda: rows.count() == 7)
     assert "vanishing gradients" in rows.first.inner_text()
     rows.first.get_by_role("button").click()
     page.until(lambda: page.state().get("layer") == "hidden.0.linear")

@@ -1,8 +1,8 @@
 """Steps on which no verdict is waited for: read at once, judged several at a time.
 
 Between two steps a model's numbers push everything of ours out of the processor's caches, so that
-judging one step costs four times what it costs right behind another. Where no action waits for the
-verdict (clipping does not), steps wait for each other instead.
+judging one step costs several times what it costs right behind another. Where no action waits for
+the verdict (clipping does not), steps wait for each other instead.
 """
 
 from __future__ import annotations

@@ -92,6 +92,8 @@ class _Feed:
                 raise ReplacedError(tail.path.name)
             yield number, start + i, line
 
+    # What each kind of line below has of its own.
+
     def _parse(self, segment: int, line: Mapping[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
+from lightning_gradwatch.action_record import ActionRecord
 from lightning_gradwatch.actions.acting import Acting
 from lightning_gradwatch.culprit.seeker import Seeker
 from lightning_gradwatch.finding import Finding
@@ -65,7 +66,7 @@ class AtOnce:
             row.judge.complete(aftermath)
             seek = None if context.replay is None else partial(name_culprit, row, context)
             sample, findings = row.judge.take_in(sample, recorded, seek)
-        decide(row, context, sample, findings, updates, may_change)
+        row.acting.tell(decide(row, context, sample, findings, updates, may_change))
 
     def bring(self, step: OpenStep) -> None:
         """Take in what a step has left behind."""
@@ -79,7 +80,7 @@ def decide(
     findings: list[Finding],
     updates: bool,
     may_change: bool,
-) -> None:
+) -> list[ActionRecord]:
     """Let every action decide on a step.
 
     Args:
@@ -89,6 +90,9 @@ def decide(
         findings: What was found.
         updates: Measure how it changes the weights.
         may_change: Others may still change the gradients before they are used.
+
+    Returns:
+        What was done, to be told.
     """
     probe = row.probe
     loss = math.nan if sample is None else sample.loss
@@ -96,8 +100,8 @@ def decide(
         # Here and nowhere else, so that a rank whose probe failed keeps no other waiting.
         findings, loss = row.acting.agree(findings, loss, context.step, probe)
     if sample is None or not row.guard.works(probe):
-        return
-    training = row.acting.act(context, probe, sample, findings, loss, last=not may_change)
+        return []
+    training, records = row.acting.act(context, probe, sample, findings, loss, last=not may_change)
     row.guard.call(
         probe,
         probe.watch_step,
@@ -106,6 +110,7 @@ def decide(
         clipped_norm=math.nan if training.skipped else training.global_norm,
         default=None,
     )
+    return records
 
 
 def name_culprit(row: Row, context: StepContext, found: list[Finding]) -> list[Finding]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import torch
 
 from lightning_gradwatch.at_once import Row, decide, name_culprit
+from lightning_gradwatch.brief import Brief
 from lightning_gradwatch.probe.ring import PinnedDoor, Ring
 from lightning_gradwatch.probe.step import Aftermath, OpenStep, StepContext
 from lightning_gradwatch.probe.taken import Taken
-from lightning_gradwatch.sample import Sample
+from lightning_gradwatch.sample import Floats, Sample
 
 #: What a step looked like, and what became known of the one before.
 Made = tuple[Sample, Aftermath | None]
@@ -56,18 +58,13 @@ class Together:
         row, probe = self._row, self._row.probe
         probe.ahead = False
         read = row.guard.call(probe, probe.look, context, default=None)
-        made: Made | None = None
+        sample: Any = None
         if read is not None:
-            taken, raw, fetched = read
-            if row.acting.actions:
-                made = row.guard.call(probe, taken.make, raw, fetched, default=None)
-            self.ring.send(
-                (), lambda _: self._judge(taken, made or taken.make(raw, fetched), recorded)
-            )
-            if not taken.is_ordinary(raw, fetched):
-                self.hear(wait=True)
+            sample = row.guard.call(probe, self._let_wait, *read, recorded, default=None)
         if row.acting.actions:
-            decide(row, context, made and made[0], [], updates, may_change)
+            records = decide(row, context, sample, [], updates, may_change)
+            if records:
+                self.ring.send((), lambda _: row.acting.tell(records))
         elif read is not None:
             row.guard.call(
                 probe,
@@ -104,6 +101,19 @@ class Together:
         if step is not None:
             self.bring(step)
         self.hear(wait=True)
+
+    def _let_wait(
+        self, taken: Taken, raw: Floats, fetched: list[Floats], recorded: bool
+    ) -> Sample | Brief | None:
+        """Let a step wait for its verdict; return what actions see of it."""
+        make = cache(partial(taken.make, raw, fetched))
+        self.ring.send((), lambda _: self._judge(taken, make(), recorded))
+        if not taken.is_ordinary(raw, fetched):
+            self.hear(wait=True)
+            return make()[0]
+        if not self._row.acting.actions:
+            return None
+        return taken.brief(raw, fetched, lambda: make()[0])
 
     def _judge(self, taken: Taken, made: Made, recorded: bool) -> None:
         context = taken.step.context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -122,6 +122,8 @@ class Acting:
         A loss, unlike a gradient, is each rank's own. What has failed on any rank is switched off
         on all: weights would part for good if one of them clipped and another did not.
         """
+        if self._hands.ranks == 1:
+            return findings, loss
         codes = sorted({*CODES, *(c for a in self.actions for c in getattr(a, "on", ()))})
         here = {finding.code for finding in findings}
         parts = (*self.actions, probe)
@@ -144,7 +146,7 @@ class Acting:
         findings: list[Finding],
         loss: float,
         last: bool,
-    ) -> Training:
+    ) -> tuple[Training, list[ActionRecord]]:
         """Let every action look at a step and change it.
 
         Args:
@@ -154,6 +156,9 @@ class Acting:
             findings: What was found, on any rank.
             loss: Mean of all ranks' losses.
             last: Nobody changes or reads the gradients afterwards.
+
+        Returns:
+            How the step was left, and what was done, to be told.
         """
         training = Training(
             sample,
@@ -170,17 +175,20 @@ class Acting:
             rank=self._hands.rank,
             last=last,
         )
+        records = []
         for action in self.actions:
             record = self._guard.call(action, action.apply, findings, training, default=None)
             if record is not None:
-                self._tell(record)
+                records.append(record)
         if self._guard.call("the actions", training.finish, default=False):
             self._left = context.optimizer, ("grad_scale",)
-        return training
+        return training, records
 
-    def _tell(self, record: ActionRecord) -> None:
-        self.records.append(record)
-        self._audience.action(record)
+    def tell(self, records: Iterable[ActionRecord]) -> None:
+        """Tell what was done."""
+        for record in records:
+            self.records.append(record)
+            self._audience.action(record)
 
     def _trained(self, scaler: Any = None) -> Trained | None:
         if self._module is None:
@@ -238,8 +246,7 @@ class Acting:
         """
         seen = Seen(sample, findings, self._hands.stop)
         records, outcome = ahead.settle(seen, fetched)
-        for record in records:
-            self._tell(record)
+        self.tell(records)
         return outcome
 
     def take_back(self) -> None:

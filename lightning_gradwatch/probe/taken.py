@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_gradwatch.brief import Brief
 from lightning_gradwatch.layers import combine_norms
 from lightning_gradwatch.probe import scaler as amp
 from lightning_gradwatch.probe.gathered import Held
@@ -149,10 +150,9 @@ class Taken:
         # In the short last window of an epoch the loss was divided by more than was added up.
         flow_scale = loss_scale * context.accumulated
         sample = self._sample(columns, norms)
-        loss = sum(value * factor for value, factor in losses) / loss_scale if losses else math.nan
         sample = replace(
             sample,
-            loss=loss / len(losses) if losses and context.mean_loss else loss,
+            loss=self._loss(losses) / loss_scale,
             has_loss=bool(losses),
             lr=rate,
             amp_overflow=amp.is_active(context.scaler) and not bool(np.isfinite(norms).all()),
@@ -163,6 +163,33 @@ class Taken:
         )
         self.step.global_norm, self.step.overflow = sample.global_norm, sample.amp_overflow
         return sample, aftermath
+
+    def _loss(self, losses: Sequence[tuple[float, float]]) -> float:
+        """Return the loss of the step, times the scale of a scaler; NaN if nobody told it."""
+        if not losses:
+            return math.nan
+        loss = sum(value * factor for value, factor in losses)
+        return loss / len(losses) if self.step.context.mean_loss else loss
+
+    def brief(self, raw: Floats, fetched: Sequence[Floats], make: Callable[[], Sample]) -> Brief:
+        """Return the same in short, of an ordinary step whose gradients are all whole.
+
+        Args:
+            raw: Norms of `grads`, on the host.
+            fetched: `extra`, on the host.
+            make: Returns the whole sample.
+        """
+        losses = [
+            (float(v[0]), factor) for v, (_, factor) in zip(fetched, self.losses, strict=False)
+        ]
+        return Brief(
+            step=self.step.context.step,
+            loss=self._loss(losses),
+            has_loss=bool(losses),
+            global_norm=combine_norms(raw, self.norm_type) if len(raw) else math.nan,
+            norm_type=self.norm_type,
+            make=make,
+        )
 
     def _sample(self, columns: npt.NDArray[np.intp], norms: Floats) -> Sample:
         context, layout = self.step.context, self.step.layout

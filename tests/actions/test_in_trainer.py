@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.optim import lr_scheduler as sched
@@ -29,6 +28,7 @@ from lightning_gradwatch.actions import (
 from lightning_gradwatch.finding import Finding
 from lightning_gradwatch.sample import Sample
 from tests.actions.steps import finding, reference_norm
+from tests.trainer.models import scaler_plugin as scaler
 
 SICK_BATCH = 3
 
@@ -171,10 +171,6 @@ def fit(
     )
     runner.fit(model, DataLoader(data, batch_size=None), ckpt_path=ckpt_path)
     return spy, gradwatch, runner, model
-
-
-def scaler() -> MixedPrecision:
-    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
 
 
 # ------------------------------------------------------------------ non-finite gradients

@@ -18,7 +18,8 @@ from lightning_gradwatch import GradWatchWarning
 from lightning_gradwatch.actions import AdaptiveClip, AutoClip, ZClip
 from lightning_gradwatch.errors import ConfigurationError
 from tests.actions.steps import flat64, parameters_with, reference_norm, training_for
-from tests.actions.test_in_trainer import adam, fit, scaler
+from tests.actions.test_in_trainer import adam, fit
+from tests.trainer.models import scaler_plugin as scaler
 
 torch.set_num_threads(1)
 

@@ -24,10 +24,10 @@ test: $(STAMP) ## the whole test suite
 check: $(STAMP) ## what CI runs after the tests: lint, types, docs, examples
 	.ci/check
 
-test-oldest: ## the engine's tests on the oldest releases we admit, in an environment of their own
+test-oldest: ## tests of all that touches torch or Lightning on the oldest releases we admit, in an environment of their own
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -r requirements/oldest.txt hypothesis pytest pytest-timeout rich pandas scikit-learn
-	.venv-oldest/bin/python -m pytest tests/probe tests/trainer tests/test_engine.py tests/test_history.py --ignore tests/trainer/test_namespaces.py
+	.venv-oldest/bin/python -m pytest tests/probe tests/trainer tests/actions tests/culprit tests/ring tests/test_engine.py tests/test_together.py tests/test_history.py --ignore tests/trainer/test_namespaces.py
 
 clean:
 	rm -rf $(VENV) .venv-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -103,6 +103,7 @@ def test_run_is_bit_identical(tmp_path, accumulate):
 
 @pytest.mark.parametrize("name", NAMESPACES)
 def test_culprit_is_in_the_finding(name):
+    pytest.importorskip(name)  # CI has both
     watch = GradWatch(reporters=[])
     fit(trainable(log_of_zero, name=name), watch, name=name)
     [found] = [f for f in watch.findings if f.code == "nonfinite"]

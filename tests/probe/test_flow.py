@@ -581,6 +581,10 @@ def test_compiled_child_is_seen_from_outside_and_said_once():
     probe.disarm()
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.4."),
+    reason="torch 2.4 runs hooks on modules inside compiled functions; the current one does not",
+)
 def test_hooks_do_not_break_the_graph_of_a_function_that_calls_modules():
     graphs = []
 

@@ -145,6 +145,8 @@ def test_no_graph_break_and_no_recompilation_of_ours(how):
     ],
 )
 def test_flow_is_seen_from_outside_which_is_said_once(how, told, shown):
+    if how == "function" and torch.__version__.startswith("2.4."):
+        pytest.skip("torch 2.4 runs hooks on modules there, so there is nothing to say")
     watch = GradWatch(reporters=[], flow_every_n_steps=EVERY)
     _, _, said = run(how, watch)
     assert len(said) == 1

@@ -272,9 +272,11 @@ class Engine:
             return
         probe.gate.reset(announced)
         count = max(len(self._optimizers), 1)
-        if any(self.sampling.samples_flow(self._counts.get(i, 0)) for i in range(count)):
-            self.guard.call(probe, probe.arm_flow, several=count > 1, default=None)
-        else:
+        for index in range(count):
+            if self.sampling.samples_flow(self._counts.get(index, 0)):
+                self.guard.call(probe, probe.arm_flow, several=count > 1, default=None)
+                return
+        if probe.is_armed:
             self.guard.call(probe, probe.disarm_flow, default=None)
 
     def begin_backward(self) -> None:
@@ -295,7 +297,10 @@ class Engine:
 
     def index_of(self, optimizer: torch.optim.Optimizer | None) -> int:
         """Index of the optimizer, by identity."""
-        return next((i for i, o in enumerate(self._optimizers) if o is optimizer), 0)
+        for index, known in enumerate(self._optimizers):
+            if known is optimizer:
+                return index
+        return 0
 
     def before_step(self, context: StepContext, may_change: bool = False) -> None:
         """The optimizer is about to step: read, judge, act.

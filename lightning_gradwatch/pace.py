@@ -1,8 +1,8 @@
 """Times GradWatch and the steps it watches, and decides how often to sample under a budget.
 
 Knows neither torch nor a loop. A turn is all from one optimizer step that is about to be made to
-the next. What we do ourselves is timed; hooks on modules run inside the forward and backward pass and
-are not ours to time, so they are what turns with them take longer.
+the next. What we do ourselves is timed; hooks on modules run inside the forward and backward pass
+and are not ours to time, so they are what turns with them take longer.
 
 Judging is put off and done for several steps in a row, so a single turn tells little: what is ours
 is averaged over a span of turns, at whose ends nothing is left to be judged. Two spans make a
@@ -241,7 +241,7 @@ class Pace:
         middle = fmean if self.acts else median
         spans = [span.others for span in pair if span.others]
         if spans:
-            fixed = min(map(middle, spans)) / step
+            fixed = min([middle(times) for times in spans]) / step
         there = [_recorded(span, fixed * step, looked * step) for span in pair if span.recorded]
         return Costs(fixed, min(there) / step if there else recorded, looked, hooks)
 

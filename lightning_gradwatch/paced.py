@@ -98,13 +98,8 @@ class PacedEngine(Engine):
         """A batch begins: see `Engine.begin_batch`."""
         with self.pace or _UNTIMED:
             super().begin_batch(announced)
-            if self.pace is not None and self._looks():
+            if self.pace is not None and self._probe is not None and self._probe.is_armed:
                 self.pace.hooked()
-
-    def _looks(self) -> bool:
-        """Whether modules are hooked for the coming step."""
-        count = max(len(self._optimizers), 1)
-        return any(self.sampling.samples_flow(self._counts.get(i, 0)) for i in range(count))
 
     def add_loss(self, loss: Tensor, factor: float = 1.0) -> None:
         """A loss is about to be backpropagated: see `Engine.add_loss`."""

@@ -17,7 +17,7 @@ from lightning_gradwatch.actions import ClipGradNorm
 from lightning_gradwatch.reporters import LoggersReporter, RecordingReporter
 
 #: Steps of every training before the measured window: GradWatch looks closely at the first ten.
-WARM_UP = 12
+WARM_UP = 30
 
 
 @dataclass(frozen=True)

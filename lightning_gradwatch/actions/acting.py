@@ -87,6 +87,8 @@ class Acting:
 
     def fits_device(self, context: StepContext) -> bool:
         """Whether every action leaves the decision on this step to the device."""
+        if not self.actions:
+            return True
         setup = Setup(context.optimizer, context.scaler, self._hands.ranks, self._judge.detectors)
         return all(
             self._guard.call(action, action.fits_device, setup, default=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -14,21 +13,21 @@ from torch import Tensor
 
 from lightning_gradwatch.culprit.undisturbed import random_states
 
-#: Steps that look whether Python's generator is drawn from: the first ones, and each n-th.
+#: Steps that look which random generators are drawn from: the first ones, and each n-th.
 LOOKS, LOOK_EVERY = 10, 50
 
 #: So many micro-batches of an accumulation window are kept, the latest ones.
 MOST = 16
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Kept:
     """A batch as it was handed to the training step.
 
     Attributes:
         batch: The batch; containers are copied, tensors are not.
         index: Its index.
-        states: Random states before the forward pass.
+        states: Random states before the forward pass, of the generators that it draws from.
         versions: How often each of its tensors had been written to.
     """
 
@@ -38,16 +37,16 @@ class Kept:
     versions: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, batch: Any, index: int, python: bool = True) -> Kept:
+    def of(cls, batch: Any, index: int, states: dict[str, Any] | None = None) -> Kept:
         """Keep a batch; costs microseconds.
 
         Args:
             batch: The batch.
             index: Its index.
-            python: Keep the state of Python's generator as well.
+            states: Random states; None: those of all generators, as they are now.
         """
         kept = copy.copy(batch) if type(batch) in (list, dict) else batch
-        return cls(kept, index, random_states(python), _versions(kept))
+        return cls(kept, index, random_states() if states is None else states, _versions(kept))
 
     @property
     def was_changed(self) -> bool:
@@ -73,8 +72,8 @@ class Kept:
 class Window:
     """The batches of the optimizer step that is being made.
 
-    The state of Python's generator, dear to read, is kept on steps that look whether a training
-    step draws from it, and on all steps once one has.
+    The states of random generators, dear to read, are kept on steps that look whether a training
+    step draws from them, and on all steps once one has.
 
     Attributes:
         kept: The batches.
@@ -84,20 +83,22 @@ class Window:
     kept: deque[Kept] = field(default_factory=lambda: deque(maxlen=MOST))
     whole: bool = False
     _steps: int = 0
-    _draws: bool = False
+    _drawn: set[str] = field(default_factory=set)
 
     def add(self, batch: Any, index: int) -> None:
         """Remember a batch until the step is made."""
-        looks = self._steps < LOOKS or self._steps % LOOK_EVERY == 0
-        self.kept.append(Kept.of(batch, index, self.whole or self._draws or looks))
+        looks = self.whole or self._steps < LOOKS or self._steps % LOOK_EVERY == 0
+        states = None if looks else random_states(self._drawn) if self._drawn else {}
+        self.kept.append(Kept.of(batch, index, states))
 
     def forget(self) -> None:
         """Let go of the batches."""
         if not self.kept:
             return
-        before = self.kept[-1].states.get("python")
-        if before is not None and not self._draws:
-            self._draws = before != random.getstate()
+        before = {k: v for k, v in self.kept[-1].states.items() if k not in self._drawn}
+        if before:
+            now = random_states(before)
+            self._drawn |= {name for name in before if not _equal(before[name], now[name])}
         self._steps += 1
         self.kept.clear()
 
@@ -124,6 +125,10 @@ def tensors_of(value: Any, path: str = "batch", depth: int = 6) -> Iterator[tupl
         for name, item in vars(value).items():
             if isinstance(item, (Tensor, Mapping)):
                 yield from tensors_of(item, f"{path}.{name.lstrip('_')}", depth - 1)
+
+
+def _equal(state: Any, other: Any) -> bool:
+    return torch.equal(state, other) if isinstance(state, Tensor) else bool(state == other)
 
 
 def _versions(batch: Any) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,29 +70,32 @@ def refuse_lazy(module: nn.Module) -> None:
         raise ValueError("the module has lazy parameters: call it once on a batch before")
 
 
-def random_states(python: bool = True) -> dict[str, Any]:
-    """Return the states of torch's and the current device's generators, and of Python's.
+#: How to read and to set the state of each generator. numpy's is left out: reading it costs more
+#: than all the others.
+_GENERATORS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "torch": (torch.get_rng_state, torch.set_rng_state),
+    "python": (random.getstate, random.setstate),
+    "cuda": (torch.cuda.get_rng_state, torch.cuda.set_rng_state),
+}
 
-    numpy's is left out: reading it costs more than all the others.
+
+def random_states(names: Collection[str] = tuple(_GENERATORS)) -> dict[str, Any]:
+    """Return the states of generators: torch's, Python's, and the current device's.
 
     Args:
-        python: Read Python's too, which costs ten times what torch's does.
+        names: Which ones; the device's only where it is in use.
     """
-    states: dict[str, Any] = {"torch": torch.get_rng_state()}
-    if python:
-        states["python"] = random.getstate()
-    if torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
+    return {
+        name: _GENERATORS[name][0]()
+        for name in names
+        if name != "cuda" or torch.cuda.is_initialized()
+    }
 
 
-def set_random_states(states: dict[str, Any]) -> None:
+def set_random_states(states: Mapping[str, Any]) -> None:
     """Set the generators to what `random_states` returned."""
-    torch.set_rng_state(states["torch"])
-    if "python" in states:
-        random.setstate(states["python"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
+    for name, state in states.items():
+        _GENERATORS[name][1](state)
 
 
 def _random_states() -> Undo:

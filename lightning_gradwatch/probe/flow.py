@@ -94,6 +94,11 @@ class FlowProbe:
         self._entered: set[str] = set()
         self._wanted: dict[str, bool] = {}
 
+    @property
+    def is_armed(self) -> bool:
+        """Whether modules are hooked."""
+        return bool(self._on_modules)
+
     def _watched(self, name: str) -> bool:
         if name not in self._wanted:
             self._wanted[name] = self._watches(name)

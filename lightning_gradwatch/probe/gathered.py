@@ -88,6 +88,10 @@ class Gradients:
         )
 
 
+#: No gradient at all.
+NONE = Gradients()
+
+
 class Gatherer:
     """Fetches the gradients of parameters that stay the same from step to step.
 

@@ -20,7 +20,7 @@ from lightning_gradwatch.probe import scaler as amp
 from lightning_gradwatch.probe.collectives import Collectives
 from lightning_gradwatch.probe.flow import FlowProbe
 from lightning_gradwatch.probe.gate import BackwardGate
-from lightning_gradwatch.probe.gathered import Gradients
+from lightning_gradwatch.probe.gathered import NONE
 from lightning_gradwatch.probe.host import Host
 from lightning_gradwatch.probe.norms import NormReader
 from lightning_gradwatch.probe.order import ExecutionOrder
@@ -106,6 +106,11 @@ class Probe:
         self._time.arm()
         self._flow.arm()
 
+    @property
+    def is_armed(self) -> bool:
+        """Whether modules are hooked."""
+        return self._time.is_armed or self._flow.is_armed
+
     def disarm_flow(self) -> None:
         """Remove the hooks on modules and forget what they saw."""
         self._time.disarm()
@@ -147,7 +152,7 @@ class Probe:
             self.parameters.reorder(self._order.finish())
             self._order = None
         optimizer = context.optimizer
-        moving = self.parameters.gradients(optimizer) if self._trusted else Gradients()
+        moving = self.parameters.gradients(optimizer) if self._trusted else NONE
         shards = self._shards(optimizer)
         dense = moving.those(lambda grad: not is_sharded(grad)) if shards else moving
         groups = optimizer.param_groups if optimizer is not None else []
@@ -206,7 +211,7 @@ class Probe:
         if step.may_change and (again or step.version != step.moving.version()):
             step.measured = self._measure_again(step, again)
         # Gradients are not kept alive beyond the step that used them.
-        step.moving = Gradients()
+        step.moving = NONE
         return None if step.tensors else self._leave()
 
     def _measure_again(self, step: OpenStep, shards: tuple[ShardedNorms, Tensor] | None) -> Tensor:
@@ -242,7 +247,7 @@ class Probe:
         if step is not None and not step.made:
             # No after_step: the optimizer was never really stepped (AMP overflow).
             self._updates.forget()
-            step.moving = Gradients()
+            step.moving = NONE
         return step
 
 

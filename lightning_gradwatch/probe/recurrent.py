@@ -54,6 +54,11 @@ class TimeProbe:
                 hook = Hook(self._forward, clean_name(name) or ROOT, self._failed)
                 self._hooks.add(hook, module.register_forward_pre_hook(hook))
 
+    @property
+    def is_armed(self) -> bool:
+        """Whether layers are hooked."""
+        return bool(self._hooks)
+
     def disarm(self) -> None:
         """Remove the hooks and forget what they saw."""
         if not self._hooks:

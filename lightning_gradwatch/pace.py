@@ -61,6 +61,7 @@ class Pace:
         clock: Seconds since any fixed point; given by tests.
 
     Attributes:
+        clock: As given.
         intervals: Those that hold.
         measured: What was taken when it was first found to be above the budget; None: never yet.
         costs: What was measured last.
@@ -90,7 +91,7 @@ class Pace:
         self.budget = budget
         self.asked = intervals
         self.acts = acts
-        self._clock = clock
+        self.clock = clock
         self.reset()
 
     def reset(self) -> None:
@@ -122,13 +123,13 @@ class Pace:
         """
         depth = self._depth
         self._begin(max(optimizers, 1))
-        self._depth, self._since = depth, self._clock()
+        self._depth, self._since = depth, self.clock()
 
     # ------------------------------------------------------------------ timing
 
     def __enter__(self) -> None:
         if self._depth == 0:
-            self._since = self._clock()
+            self._since = self.clock()
         self._depth += 1
 
     def __exit__(
@@ -139,7 +140,7 @@ class Pace:
     ) -> None:
         self._depth -= 1
         if self._depth == 0:
-            self._own += self._clock() - self._since
+            self._own += self.clock() - self._since
 
     def hooked(self) -> None:
         """Modules have hooks in the forward and backward passes of this turn."""
@@ -165,7 +166,7 @@ class Pace:
         Returns:
             True if it was measured anew what is taken: intervals may be wider now.
         """
-        now = self._clock()
+        now = self.clock()
         own, turn = self._own + now - self._since, now - self._began
         kind, hooked, ends = self._kind, self._hooked, self.ends_span
         self._kind, self._hooked = None, False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,8 @@ from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
 from lightning_gradwatch.unwrapped import ranks
 
-_UNTIMED = nullcontext()
+#: What stands where nothing is timed.
+UNTIMED = nullcontext()
 
 
 def engine_for(
@@ -52,6 +53,15 @@ class PacedEngine(Engine):
         super().__init__(settings, detectors, actions, reporters)
         assert settings.budget is not None
         self._pace = Pace(settings.budget, settings.intervals, acts=bool(actions))
+        self._reads = True
+
+    def time_by(self, clock: Callable[[], float]) -> None:
+        """Take the time from another clock than that on the wall.
+
+        Args:
+            clock: Seconds since any fixed point.
+        """
+        self._pace.clock = clock
 
     # ------------------------------------------------------------------ life
 
@@ -96,48 +106,59 @@ class PacedEngine(Engine):
 
     def begin_batch(self, announced: bool = False) -> None:
         """A batch begins: see `Engine.begin_batch`."""
-        with self.pace or _UNTIMED:
+        with self.pace or UNTIMED:
             super().begin_batch(announced)
             if self.pace is not None and self._probe is not None and self._probe.is_armed:
                 self.pace.hooked()
 
     def add_loss(self, loss: Tensor, factor: float = 1.0) -> None:
         """A loss is about to be backpropagated: see `Engine.add_loss`."""
-        with self.pace or _UNTIMED:
-            super().add_loss(loss, factor)
+        with self.pace or UNTIMED:
+            if self.actions or any(map(self._samples, range(max(len(self._optimizers), 1)))):
+                super().add_loss(loss, factor)
+
+    def _samples(self, index: int) -> bool:
+        """Whether anything of the coming step of an optimizer is sampled."""
+        sampling, count = self.sampling, self._counts.get(index, 0)
+        return count % sampling.every_n_steps == 0 or sampling.samples_update(count)
 
     def before_step(self, context: StepContext, may_change: bool = False) -> None:
         """The optimizer is about to step: see `Engine.before_step`."""
-        with self.pace or _UNTIMED:
-            if self.pace is not None and self.attached:
-                self._turn(self.pace, self._counts.get(context.index, 0))
+        self._reads = bool(self.actions) or self._samples(context.index)
+        pace = self.pace
+        if pace is None or not self.attached:
             super().before_step(context, may_change)
+            return
+        with pace:
+            if pace.ends_span:
+                self._catch_up()
+            decided = pace.end_turn()
+            count, sampling = self._counts.get(context.index, 0), self.sampling
+            pace.begin_turn(
+                recorded=count % sampling.every_n_steps == 0,
+                looked=sampling.samples_flow(count) or sampling.samples_update(count),
+            )
+            super().before_step(context, may_change)
+            if decided:
+                self._widen(pace)
 
-    def _turn(self, pace: Pace, count: int) -> None:
-        """The turn of the step before has ended; decide on the intervals if it is time."""
-        if pace.ends_span:
-            self._catch_up()
-        if pace.end_turn():
-            wider = pace.intervals != self.sampling.intervals
-            if wider:
-                self.sampling = self.settings.at(pace.intervals)
-                self.run = self._said(self.run)
-            if not pace.on_trial:
-                self._tell()
-        sampling = self.sampling
-        pace.begin_turn(
-            recorded=count % sampling.every_n_steps == 0,
-            looked=sampling.samples_flow(count) or sampling.samples_update(count),
-        )
+    def _widen(self, pace: Pace) -> None:
+        """Sample at the intervals decided on from the next step on."""
+        if pace.intervals != self.sampling.intervals:
+            self.sampling = self.settings.at(pace.intervals)
+            self.run = self._said(self.run)
+        if not pace.on_trial:
+            self._tell()
 
     def after_step(self) -> None:
-        """The step was made: see `Engine.after_step`."""
-        with self.pace or _UNTIMED:
-            super().after_step()
+        """The step was made: see `Engine.after_step`. Of one that is not read nothing is due."""
+        if self._reads:
+            with self.pace or UNTIMED:
+                super().after_step()
 
     def log(self) -> None:
         """The step just made falls on the logging interval: see `Engine.log`."""
-        with self.pace or _UNTIMED:
+        with self.pace or UNTIMED:
             super().log()
 
     # ------------------------------------------------------------------ telling

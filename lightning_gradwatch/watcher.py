@@ -15,7 +15,7 @@ from torch import nn
 from lightning_gradwatch.culprit.batches import Kept
 from lightning_gradwatch.culprit.find import Replay
 from lightning_gradwatch.hands import Hands
-from lightning_gradwatch.paced import engine_for
+from lightning_gradwatch.paced import UNTIMED, engine_for
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.probe.trust import untrusted
@@ -202,25 +202,26 @@ class GradientWatcher(Seen):
         """
         if not self._engine.attached:
             raise RuntimeError("GradientWatcher.step() was called outside its `with` block")
-        if self._step and self._step % self._log_every == 0:
-            self._engine.log()
-        if loss is not None:
-            self._engine.add_loss(loss if self._scaler is None else self._scaler.scale(loss))
-        first = self._optimizers[0] if self._optimizers else None
-        chosen = first if optimizer is None else inner_optimizer(optimizer)
-        self._engine.before_step(
-            StepContext(
-                step=self._step if step is None else step,
-                optimizer=chosen,
-                index=self._engine.index_of(chosen),
-                scaler=self._scaler,
-                batch_idx=self._step,
-                replay=None if replay is None else lambda: self._replay(replay),
-                kept=lambda: () if batch is None else (Kept(batch, self._step, {}),),
-            ),
-            may_change=True,
-        )
-        if chosen is None:
-            self._engine.after_step()
-        self._step += 1
-        self._engine.begin_batch()
+        with self._engine.pace or UNTIMED:
+            if self._step and self._step % self._log_every == 0:
+                self._engine.log()
+            if loss is not None:
+                self._engine.add_loss(loss if self._scaler is None else self._scaler.scale(loss))
+            first = self._optimizers[0] if self._optimizers else None
+            chosen = first if optimizer is None else inner_optimizer(optimizer)
+            self._engine.before_step(
+                StepContext(
+                    step=self._step if step is None else step,
+                    optimizer=chosen,
+                    index=self._engine.index_of(chosen),
+                    scaler=self._scaler,
+                    batch_idx=self._step,
+                    replay=None if replay is None else lambda: self._replay(replay),
+                    kept=lambda: () if batch is None else (Kept(batch, self._step, {}),),
+                ),
+                may_change=True,
+            )
+            if chosen is None:
+                self._engine.after_step()
+            self._step += 1
+            self._engine.begin_batch()

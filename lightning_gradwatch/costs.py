@@ -43,7 +43,7 @@ class Costs(NamedTuple):
         0.056
         >>> wider = costs.within(0.01, Intervals(1, 50))
         >>> wider, costs.share(wider) < 0.01
-        (Intervals(norms=11, looks=171), True)
+        (Intervals(norms=11, looks=166), True)
     """
 
     fixed: float = math.nan

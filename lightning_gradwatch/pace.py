@@ -4,9 +4,7 @@ Knows neither torch nor a loop. A turn is all from one optimizer step that is ab
 the next. What we do ourselves is timed; hooks on modules run inside the forward and backward pass
 and are not ours to time, so they are what turns with them take longer.
 
-Judging is put off and done for several steps in a row, so a single turn tells little: what is ours
-is averaged over a span of turns, at whose ends nothing is left to be judged. Two spans make a
-measurement, and the lesser of each figure counts: whatever else the machine does only adds.
+A turn tells little; spans of turns are measured two at a time, see `spans`.
 """
 
 from __future__ import annotations
@@ -14,12 +12,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from statistics import fmean, median
 from types import TracebackType
 from typing import Any
 
 from lightning_gradwatch.costs import Costs, Intervals
+from lightning_gradwatch.spans import Span, measured, plain_step
 
 #: The first turns of a run are slow for reasons of their own.
 _LEFT_OUT = 3
@@ -29,26 +26,6 @@ _LOOKED, _FIRST = (7, 10), (17, 24)
 
 #: Turns of a span that shows what wider intervals have brought, of the next, and of the longest.
 _SOON, _NEXT, _LONGEST = 20, 50, 400
-
-#: A turn with a validation or a checkpoint in it counts as so many usual ones at most.
-_PAUSE = 4.0
-
-
-@dataclass
-class _Span:
-    """Turns in a row, in seconds."""
-
-    looked: list[float] = field(default_factory=list)
-    recorded: list[float] = field(default_factory=list)
-    others: list[float] = field(default_factory=list)
-    plain: list[float] = field(default_factory=list)
-    hooked: list[float] = field(default_factory=list)
-
-    def usual(self, times: list[float]) -> float:
-        """Mean of the times beside ours, pauses cut short; NaN if there are none."""
-        if not times:
-            return math.nan
-        return fmean(min(t, _PAUSE * median(times)) for t in times)
 
 
 class Pace:
@@ -78,7 +55,7 @@ class Pace:
         ...         now += 0.05  # ours
         ...     now += 1.0  # the step's own
         >>> pace.intervals
-        Intervals(norms=10, looks=50)
+        Intervals(norms=9, looks=50)
     """
 
     def __init__(
@@ -92,6 +69,7 @@ class Pace:
         self.asked = intervals
         self.acts = acts
         self.clock = clock
+        self._depth = 0
         self.reset()
 
     def reset(self) -> None:
@@ -104,26 +82,28 @@ class Pace:
 
     def _begin(self, optimizers: int = 1) -> None:
         """Forget what was timed; what was learnt from it stays."""
-        self._depth, self._since, self._own, self._began = 0, 0.0, 0.0, 0.0
+        self._own, self._began, self._since = 0.0, 0.0, self.clock()
         self._kind: tuple[bool, bool] | None = None
         self._hooked = False
         self._turns = 0
         self._optimizers = optimizers
-        self._warm: list[_Span] = []
-        self._first: _Span | None = None
-        self._span = _Span()
+        self._warm: list[Span] = []
+        self._first: Span | None = None
+        self._span = Span()
         self._end, self._length, self._usual = 0, 0, _NEXT
         self._end = self._next_end()
 
     def start(self, optimizers: int = 1) -> None:
-        """Training begins, or goes on; may be called while timed.
+        """Training begins, or goes on.
 
         Args:
             optimizers: How many take turns: each has first steps of its own.
         """
-        depth = self._depth
         self._begin(max(optimizers, 1))
-        self._depth, self._since = depth, self.clock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is not in the midst of anything."""
+        return self.__dict__ | {"_depth": 0}
 
     # ------------------------------------------------------------------ timing
 
@@ -184,7 +164,7 @@ class Pace:
 
     def _close(self) -> bool:
         """Keep the span that has ended; with a second one of its kind, decide."""
-        ended, self._span = self._span, _Span()
+        ended, self._span = self._span, Span()
         decided = False
         if self._end <= self._optimizers * _LOOKED[-1]:
             self._warm.append(ended)
@@ -209,12 +189,13 @@ class Pace:
                 self._usual = min(2 * self._usual, _LONGEST)
         return self._end + self._length
 
-    def _decide(self, pair: list[_Span]) -> bool:
-        plain = [s.usual(s.plain) for s in pair if s.plain] or [s.usual(s.hooked) for s in pair]
-        step = fmean(plain)
+    def _decide(self, pair: list[Span]) -> bool:
+        step = plain_step(pair)
         if not 0 < step < math.inf:  # nothing to take a share of
             return False
-        self.costs = self._costs(pair, step)
+        self.costs = measured(pair, self._warm, step, self.costs, self.acts)
+        if any(span.plain for span in pair):
+            self._warm = []
         self.on_trial = False
         share = self.costs.share(self.intervals)
         if share > self.budget and self.measured is None:
@@ -226,25 +207,6 @@ class Pace:
                 wider = wider._replace(norms=min(wider.norms, 2 * self.intervals.norms))
             self.intervals = wider
         return True
-
-    def _costs(self, pair: list[_Span], step: float) -> Costs:
-        fixed, recorded, looked, hooks = self.costs
-        warm = [span for span in self._warm if span.looked]
-        if warm:
-            looked = min(fmean(span.looked) for span in warm) / step
-            hooked = [median(span.hooked) for span in warm if span.hooked]
-            hooks = max(min(hooked) / step - 1, 0.0) if hooked else 0.0
-            if any(span.plain for span in pair):
-                self._warm = []
-        elif math.isnan(looked) and any(span.looked for span in pair):
-            looked = min(fmean(span.looked) for span in pair if span.looked) / step
-        # Without actions nothing but what was put off makes such a turn long: that is of others.
-        middle = fmean if self.acts else median
-        spans = [span.others for span in pair if span.others]
-        if spans:
-            fixed = min([middle(times) for times in spans]) / step
-        there = [_recorded(span, fixed * step, looked * step) for span in pair if span.recorded]
-        return Costs(fixed, min(there) / step if there else recorded, looked, hooks)
 
     # ------------------------------------------------------------------ state
 
@@ -263,11 +225,3 @@ class Pace:
         self.costs = Costs(*(float(share) for share in state["costs"]))
         self.measured = state["measured"]
         self.told = bool(state["told"])
-
-
-def _recorded(span: _Span, fixed: float, looked: float) -> float:
-    """Seconds for each recorded turn: all that other turns do not explain."""
-    every = sum(span.recorded) + sum(span.looked) + sum(span.others)
-    explained = len(span.others) * fixed if span.others else 0.0
-    explained += len(span.looked) * looked if span.looked else 0.0
-    return max((every - explained) / len(span.recorded), 0.0)

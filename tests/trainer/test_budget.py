@@ -179,12 +179,21 @@ def test_two_fits_start_anew():
         assert watch.history.steps[:24].tolist() == list(range(24))
 
 
+def test_a_trial_run_leaves_no_trace():
+    watch = watched()
+    trained(watch, max_epochs=1)
+    trained(watch, fast_dev_run=True)
+    assert watch._engine._pace._depth == 0
+    _, said = trained(watch)
+    assert len(said) == 1
+
+
 def test_copies_and_pickles():
     watch = watched()
     trained(watch, max_epochs=1)
     for other in (copy.deepcopy(watch), pickle.loads(pickle.dumps(watch))):
         assert len(other.history) == len(watch.history)
-        trained(other, max_epochs=1)
+        assert len(trained(other)[1]) == 1
 
 
 def test_under_accumulation_a_turn_is_a_step():

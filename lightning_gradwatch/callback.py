@@ -25,11 +25,11 @@ import torch
 from lightning_gradwatch.before_start.check import examine
 from lightning_gradwatch.before_start.losses import scalar
 from lightning_gradwatch.culprit.batches import Window
-from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.errors import GradWatchWarning
 from lightning_gradwatch.lightning_base import callback_base
 from lightning_gradwatch.lightning_replay import replay_of, why_not
 from lightning_gradwatch.lightning_trainer import TrainerView
+from lightning_gradwatch.paced import engine_for
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.seen import Seen
@@ -55,7 +55,11 @@ def _protected(method: Method) -> Method:
 
     @functools.wraps(method)
     def hook(self: GradWatch, *args: Any, **kwargs: Any) -> Any:
-        return self._engine.guard.call("GradWatch", method, self, *args, default=None, **kwargs)
+        engine = self._engine
+        if engine.pace is not None:
+            with engine.pace:
+                return engine.guard.call("GradWatch", method, self, *args, default=None, **kwargs)
+        return engine.guard.call("GradWatch", method, self, *args, default=None, **kwargs)
 
     return hook  # type: ignore[return-value]  # same signature; None where the method failed
 
@@ -114,6 +118,7 @@ class GradWatch(Seen, Callback):
         reporters: Sequence[object] | None = None,
         record: bool | str | PathLike[str] = True,
         preflight: bool = False,
+        budget: float | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(preflight, bool):
@@ -126,8 +131,9 @@ class GradWatch(Seen, Callback):
             include=include,
             exclude=exclude,
             record=record,
+            budget=budget,
         )
-        self._engine = Engine(settings, *check_parts(detectors, actions, reporters))
+        self._engine = engine_for(settings, *check_parts(detectors, actions, reporters))
         self._restored = False
         self._preflight = preflight
         self._preflight_due = False

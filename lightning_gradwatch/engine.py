@@ -36,6 +36,7 @@ from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.history import History
 from lightning_gradwatch.judging import Judge
 from lightning_gradwatch.later import Later
+from lightning_gradwatch.pace import Pace
 from lightning_gradwatch.parts_state import load_parts, save_parts
 from lightning_gradwatch.probe.facts import read_facts
 from lightning_gradwatch.probe.probe import Probe
@@ -56,7 +57,14 @@ class Engine:
         detectors: Objects with `update(sample)`.
         actions: Objects with `apply(findings, training)`.
         reporters: Objects with the `Reporter` methods.
+
+    Attributes:
+        settings: What was asked for.
+        sampling: The same with the intervals that hold.
+        pace: Times what is ours, where there is a budget for it.
     """
+
+    pace: Pace | None = None
 
     def __init__(
         self,
@@ -65,7 +73,7 @@ class Engine:
         actions: Sequence[Any],
         reporters: Sequence[Any],
     ) -> None:
-        self.settings = settings
+        self.settings = self.sampling = settings
         self.guard = Guard()
         self.audience = Audience(reporters, self.guard)
         self.judge = Judge(settings.norm_type, detectors, self.audience, self.guard)
@@ -265,7 +273,7 @@ class Engine:
         probe.gate.reset(announced)
         count = max(len(self._optimizers), 1)
         for index in range(count):
-            if self.settings.samples_flow(self._counts.get(index, 0)):
+            if self.sampling.samples_flow(self._counts.get(index, 0)):
                 self.guard.call(probe, probe.arm_flow, several=count > 1, default=None)
                 return
         if probe.is_armed:
@@ -307,8 +315,8 @@ class Engine:
         self.acting.take_back()
         count = self._counts.get(context.index, 0)
         self._counts[context.index] = count + 1
-        recorded = count % self.settings.every_n_steps == 0
-        updates = self.settings.samples_update(count)
+        recorded = count % self.sampling.every_n_steps == 0
+        updates = self.sampling.samples_update(count)
         if not (recorded or updates or self.actions):
             probe.drop_losses()
             self._hear()

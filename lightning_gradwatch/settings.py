@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from typing import Any
 
-from lightning_gradwatch.errors import check_int
+from lightning_gradwatch.costs import Intervals
+from lightning_gradwatch.errors import check_int, check_number
 
 #: On so many first steps of each optimizer, updates and flow are sampled whatever the interval.
 FIRST_STEPS = 10
 
+#: So many steps are between two measurements of weight changes where no module is hooked.
+UPDATES_ALONE = 50
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for; see `GradWatch` for the meaning of each name."""
+    """What was asked for; see `GradWatch` for the meaning of each name.
+
+    Attributes:
+        updates_alone: The interval of weight changes where `flow_every_n_steps` is 0.
+    """
 
     every_n_steps: int = 1
     flow_every_n_steps: int = 50
@@ -25,6 +33,8 @@ class Settings:
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
     record: bool | str = True
+    budget: float | None = None
+    updates_alone: int = UPDATES_ALONE
 
     @classmethod
     def check(
@@ -37,6 +47,7 @@ class Settings:
         include: Sequence[str] | str | None,
         exclude: Sequence[str] | str | None,
         record: bool | str | PathLike[str],
+        budget: float | None = None,
     ) -> Settings:
         """Validate every argument.
 
@@ -56,7 +67,20 @@ class Settings:
             include=_patterns("include", include),
             exclude=_patterns("exclude", exclude),
             record=record if isinstance(record, bool) else fspath(record),
+            budget=None if budget is None else check_number("budget", budget, above=0, at_most=1),
         )
+
+    @property
+    def intervals(self) -> Intervals:
+        """The intervals of norms, and of looks into the backward pass or at weight changes."""
+        return Intervals(self.every_n_steps, self.flow_every_n_steps or self.updates_alone)
+
+    def at(self, intervals: Intervals) -> Settings:
+        """Return the same at other intervals; no module is hooked if none was to be."""
+        norms, looks = intervals
+        if not self.flow_every_n_steps:
+            return replace(self, every_n_steps=norms, updates_alone=looks)
+        return replace(self, every_n_steps=norms, flow_every_n_steps=looks)
 
     def samples_flow(self, count: int) -> bool:
         """Whether module hooks are wanted on an optimizer's step number `count` (from 0)."""
@@ -68,7 +92,7 @@ class Settings:
 
         Always of two steps in a row: only neighbours tell whether steps undo one another.
         """
-        return count < FIRST_STEPS or count % (self.flow_every_n_steps or 50) <= 1
+        return count < FIRST_STEPS or count % (self.flow_every_n_steps or self.updates_alone) <= 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for the recording and for the key of the checkpoint state."""
@@ -80,7 +104,7 @@ class Settings:
             "include": None if self.include is None else list(self.include),
             "exclude": None if self.exclude is None else list(self.exclude),
             "record": self.record,
-        }
+        } | ({} if self.budget is None else {"budget": self.budget})
 
 
 def _norm_type(value: float | str) -> float:

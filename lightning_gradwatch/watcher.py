@@ -14,8 +14,8 @@ from torch import nn
 
 from lightning_gradwatch.culprit.batches import Kept
 from lightning_gradwatch.culprit.find import Replay
-from lightning_gradwatch.engine import Engine
 from lightning_gradwatch.hands import Hands
+from lightning_gradwatch.paced import UNTIMED, engine_for
 from lightning_gradwatch.parts import check_parts
 from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.probe.trust import untrusted
@@ -57,6 +57,7 @@ class GradientWatcher(Seen):
         detectors: See `GradWatch`.
         actions: See `GradWatch`. After an action asked for it, `should_stop` is true.
         reporters: See `GradWatch`.
+        budget: See `GradWatch`; a step lasts from one call of `step` to the next.
 
     Attributes:
         should_stop: Reason for which an action asked for the end of training; empty: none did.
@@ -96,6 +97,7 @@ class GradientWatcher(Seen):
         detectors: Sequence[object] | None = None,
         actions: Sequence[object] = (),
         reporters: Sequence[object] | None = None,
+        budget: float | None = None,
     ) -> None:
         settings = Settings.check(
             every_n_steps=every_n_steps,
@@ -105,6 +107,7 @@ class GradientWatcher(Seen):
             include=include,
             exclude=exclude,
             record=record,
+            budget=budget,
         )
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -116,7 +119,7 @@ class GradientWatcher(Seen):
         self._model = inner_module(model)
         self._scaler = scaler
         self._schedulers = tuple(schedulers)
-        self._engine = Engine(settings, *check_parts(detectors, actions, reporters))
+        self._engine = engine_for(settings, *check_parts(detectors, actions, reporters))
         self._log_every = settings.log_every_n_steps or 50
         self._step = 0
         self.should_stop = ""
@@ -199,25 +202,26 @@ class GradientWatcher(Seen):
         """
         if not self._engine.attached:
             raise RuntimeError("GradientWatcher.step() was called outside its `with` block")
-        if self._step and self._step % self._log_every == 0:
-            self._engine.log()
-        if loss is not None:
-            self._engine.add_loss(loss if self._scaler is None else self._scaler.scale(loss))
-        first = self._optimizers[0] if self._optimizers else None
-        chosen = first if optimizer is None else inner_optimizer(optimizer)
-        self._engine.before_step(
-            StepContext(
-                step=self._step if step is None else step,
-                optimizer=chosen,
-                index=self._engine.index_of(chosen),
-                scaler=self._scaler,
-                batch_idx=self._step,
-                replay=None if replay is None else lambda: self._replay(replay),
-                kept=lambda: () if batch is None else (Kept(batch, self._step, {}),),
-            ),
-            may_change=True,
-        )
-        if chosen is None:
-            self._engine.after_step()
-        self._step += 1
-        self._engine.begin_batch()
+        with self._engine.pace or UNTIMED:
+            if self._step and self._step % self._log_every == 0:
+                self._engine.log()
+            if loss is not None:
+                self._engine.add_loss(loss if self._scaler is None else self._scaler.scale(loss))
+            first = self._optimizers[0] if self._optimizers else None
+            chosen = first if optimizer is None else inner_optimizer(optimizer)
+            self._engine.before_step(
+                StepContext(
+                    step=self._step if step is None else step,
+                    optimizer=chosen,
+                    index=self._engine.index_of(chosen),
+                    scaler=self._scaler,
+                    batch_idx=self._step,
+                    replay=None if replay is None else lambda: self._replay(replay),
+                    kept=lambda: () if batch is None else (Kept(batch, self._step, {}),),
+                ),
+                may_change=True,
+            )
+            if chosen is None:
+                self._engine.after_step()
+            self._step += 1
+            self._engine.begin_batch()

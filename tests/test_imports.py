@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TORCH = {
     "probe", "actions", "culprit", "engine.py", "watcher.py", "callback.py", "lightning_trainer.py",
     "lightning_replay.py", "before_start", "demo.py", "native", "unwrapped.py", "at_once.py",
-    "later.py", "together.py",
+    "later.py", "together.py", "paced.py",
 }  # fmt: skip
 LIGHTNING = {"lightning_base.py"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,6 +76,13 @@ def _clipping(max_norm: float) -> Callable[[], list[Any]]:
     return lambda: [GradWatch(actions=[ClipGradNorm(max_norm)])]
 
 
+def _within(budget: float) -> list[Any]:
+    """Return a GradWatch with a budget, on a clock that stops while other trainings have a turn."""
+    watch = GradWatch(budget=budget)
+    watch._engine.time_by(time.thread_time)
+    return [watch]
+
+
 PLAIN, AGAIN, BOUND = "plain", "plain (again)", "the bound"
 WHOLE, NORMS = "GradWatch()", "norms only"
 WHOLE_INSIDE, NORMS_INSIDE = "GradWatch(), from inside", "norms only, from inside"
@@ -89,6 +97,8 @@ VARIANTS: dict[str, Variant] = {
         Variant(AGAIN, "plain"),
         Variant(WHOLE, "ours", lambda: [GradWatch()]),
         Variant("GradWatch(every_n_steps=10)", "ours", lambda: [GradWatch(every_n_steps=10)]),
+        # It has decided by the end of the warm-up; a window may show none of its rare samples.
+        Variant("GradWatch(budget=0.01)", "ours", lambda: _within(0.01)),
         Variant("GradWatch(ClipGradNorm), never needed", "ours", _clipping(_WIDE)),
         Variant("GradWatch(ClipGradNorm), at every step", "ours", _clipping(_TIGHT)),
         Variant(NORMS, "parts", _only()),

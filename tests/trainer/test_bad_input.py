@@ -32,6 +32,8 @@ from tests.trainer.models import data, fit, lightning, mlp, regression
         ({"reporters": [object()]}, TypeError, ["finish"]),
         ({"record": 3}, TypeError, ["record", "3"]),
         ({"preflight": "yes"}, TypeError, ["preflight", "True", "False", "yes"]),
+        ({"budget": 0}, ValueError, ["budget", "> 0 and <= 1", "0"]),
+        ({"budget": "1 %"}, TypeError, ["budget", "number", "1 %"]),
         ({"every_step": 3}, TypeError, ["every_step"]),
     ],
 )

@@ -70,6 +70,7 @@ trainer:
       init_args:
         every_n_steps: 2
         norm_type: inf
+        budget: 0.5
         detectors:
           - class_path: lightning_gradwatch.detectors.VanishingGradient
             init_args: {ratio: 0.001}
@@ -89,6 +90,7 @@ cli = LightningCLI(BoringModel, BoringDataModule, args=["fit", "--config", {str(
 watch = [c for c in cli.trainer.callbacks if type(c).__name__ == "GradWatch"][0]
 assert len(watch.history) > 0
 assert watch.history.norm_type == float("inf")
+assert watch._engine.settings.budget == 0.5
 assert [type(a).__name__ for a in watch._engine.actions] == ["ClipGradNorm", "DecayLR"]
 """
     done = subprocess.run(

@@ -315,7 +315,7 @@ class Engine:
         self.acting.take_back()
         count = self._counts.get(context.index, 0)
         self._counts[context.index] = count + 1
-        recorded = count % self.sampling.every_n_steps == 0
+        recorded = self._records(count)
         updates = self.sampling.samples_update(count)
         if not (recorded or updates or self.actions):
             probe.drop_losses()
@@ -330,6 +330,10 @@ class Engine:
             self._way.step(context, recorded, updates, may_change)
         if not self._tells_steps:  # an optimizer that is not torch's: take the step for made
             self.after_step()
+
+    def _records(self, count: int) -> bool:
+        """Whether an optimizer's step number `count` (from 0) belongs to the history."""
+        return count % self.sampling.every_n_steps == 0
 
     def _catch_up(self) -> None:
         """Judge what waits for no device: whoever asks wants to know of every step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from lightning_gradwatch.errors import GradWatchWarning
 from lightning_gradwatch.hands import Hands
 from lightning_gradwatch.pace import Pace
 from lightning_gradwatch.paced_words import not_applied, of_intervals, what_was_done
+from lightning_gradwatch.probe.host import is_at_hand
 from lightning_gradwatch.probe.step import StepContext
 from lightning_gradwatch.reporters.protocol import RunInfo
 from lightning_gradwatch.settings import Settings
@@ -54,6 +56,7 @@ class PacedEngine(Engine):
         assert settings.budget is not None
         self._pace = Pace(settings.budget, settings.intervals, acts=bool(actions))
         self._reads = True
+        self._lost = False
 
     def time_by(self, clock: Callable[[], float]) -> None:
         """Take the time from another clock than that on the wall.
@@ -114,13 +117,20 @@ class PacedEngine(Engine):
     def add_loss(self, loss: Tensor, factor: float = 1.0) -> None:
         """A loss is about to be backpropagated: see `Engine.add_loss`."""
         with self.pace or UNTIMED:
+            # A look at a loss costs next to nothing where nobody has to be waited for.
+            if loss.numel() == 1 and is_at_hand(loss) and not math.isfinite(loss.item()):
+                self._lost = True
             if self.actions or any(map(self._samples, range(max(len(self._optimizers), 1)))):
                 super().add_loss(loss, factor)
 
     def _samples(self, index: int) -> bool:
         """Whether anything of the coming step of an optimizer is sampled."""
-        sampling, count = self.sampling, self._counts.get(index, 0)
-        return count % sampling.every_n_steps == 0 or sampling.samples_update(count)
+        count = self._counts.get(index, 0)
+        return self._records(count) or self.sampling.samples_update(count)
+
+    def _records(self, count: int) -> bool:
+        """Whether a step belongs to the history: one whose loss is NaN or Inf always does."""
+        return self._lost or super()._records(count)
 
     def before_step(self, context: StepContext, may_change: bool = False) -> None:
         """The optimizer is about to step: see `Engine.before_step`."""
@@ -135,10 +145,11 @@ class PacedEngine(Engine):
             decided = pace.end_turn()
             count, sampling = self._counts.get(context.index, 0), self.sampling
             pace.begin_turn(
-                recorded=count % sampling.every_n_steps == 0,
+                recorded=self._records(count),
                 looked=sampling.samples_flow(count) or sampling.samples_update(count),
             )
             super().before_step(context, may_change)
+            self._lost = False
             if decided:
                 self._widen(pace)
 

@@ -32,7 +32,7 @@ def what_was_done(pace: Pace, settings: Settings) -> str:
     if pace.acts:
         said.append("Actions see every step, as before.")
     elif now.norms > asked.norms:
-        said.append("A step that is not recorded is not judged: a NaN is seen at the next one.")
+        said.append("Other steps are not judged, unless their loss is NaN or Inf on the CPU.")
     if now != asked:
         said.append(
             f"Without budget, every_n_steps={settings.every_n_steps} and "

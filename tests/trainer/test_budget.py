@@ -107,6 +107,24 @@ def test_within_the_budget_nothing_is_told_and_nothing_left_out():
     assert "sampling" not in watch.report().environment
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_lost_is_seen_at_its_step(value):
+    watch = watched(detectors=[Slow(), NonFiniteGradient()])
+    model = regression(mlp(8, 16, 16, 1))
+    step = model.training_step
+
+    def training_step(batch: Any, batch_idx: int) -> Any:
+        return step(batch, batch_idx) * (value if batch_idx == 97 else 1.0)
+
+    model.training_step = training_step
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(model, watch, loader=data(800))
+    assert 96 not in watch.history.steps
+    [found] = [f for f in watch.findings if f.code == "nonfinite"]
+    assert found.first_step == 97
+
+
 def test_actions_see_every_step():
     watch = watched(actions=[Notes()])
     it, said = trained(watch)

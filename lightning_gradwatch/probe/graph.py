@@ -9,7 +9,7 @@ which carry a mark in their node's `metadata` (strings and numbers; it dies with
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, cast
 
@@ -133,7 +133,7 @@ def seen_before(node: Node) -> bool:
     return was
 
 
-def walk(starts: Iterable[Edge], stops: Iterable[Edge] = (), limit: int = LIMIT) -> Stretch:
+def walk(starts: Iterable[Edge], stops: Container[Edge] = (), limit: int = LIMIT) -> Stretch:
     """Walk from `starts` back to `stops`, to outputs of modules and to leaves.
 
     Args:
@@ -141,7 +141,7 @@ def walk(starts: Iterable[Edge], stops: Iterable[Edge] = (), limit: int = LIMIT)
         stops: Edges to end at.
         limit: Number of nodes after which to give up.
     """
-    stretch, ends = Stretch(), set(stops)
+    stretch = Stretch()
     queue = deque(dict.fromkeys(node for node, _ in starts))
     known = set(queue)
     while queue:
@@ -155,7 +155,7 @@ def walk(starts: Iterable[Edge], stops: Iterable[Edge] = (), limit: int = LIMIT)
             if before is None:
                 continue
             edge = cast(Edge, to)
-            if edge in ends:
+            if edge in stops:
                 stretch.entries.append((node, i, edge))
             elif type(before) is _LEAF:
                 continue  # never marked, and a look at its notes would make some

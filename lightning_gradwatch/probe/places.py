@@ -60,7 +60,9 @@ class Place:
             at_once=plain
             and not module._modules
             and not getattr(module, "inplace", False)
-            and "forward" not in vars(module),
+            and "forward" not in vars(module)
+            # Those would have inputs of their own.
+            and not (module._backward_hooks or module._backward_pre_hooks),
             fused=isinstance(module, nn.RNNBase),
             activation=activations.of_module(module),
         )
@@ -131,6 +133,7 @@ def _walk(root: nn.Module) -> tuple[list[nn.Module], list[Any], bool]:
         fingerprint += (
             id(module), type(module), len(children), len(own["_parameters"]), "forward" in own,
             own.get("inplace"), own.get("min_val"), own.get("max_val"),
+            bool(own["_backward_hooks"] or own["_backward_pre_hooks"]),
         )  # fmt: skip
         seen.add(id(module))
         modules.append(module)

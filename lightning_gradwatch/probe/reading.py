@@ -40,6 +40,8 @@ class _Vectors:
     def put(self, numbers: Sequence[Number | None]) -> _Column:
         kept = list(numbers)
         places: dict[tuple[torch.device, torch.dtype], list[tuple[int, int]]] = {}
+        if not any(issubclass(kind, Tensor) for kind in {*map(type, kept)}):
+            return kept, places  # type: ignore[return-value]
         for i, number in enumerate(numbers):
             if isinstance(number, Tensor):
                 key = number.device, number.dtype
@@ -58,6 +60,8 @@ class _Vectors:
     def get(self, column: _Column) -> tuple[Floats, Bools]:
         """Return the numbers, and which of them there are; 0 for the others."""
         kept, places = column
+        if None not in kept and not places:
+            return np.array(kept, np.float64), np.ones(len(kept), np.bool_)
         missing = np.array([number is None for number in kept], np.bool_)
         values = np.array([0.0 if number is None else number for number in kept], np.float64)
         for key, pairs in places.items():

@@ -92,24 +92,35 @@ INLINE size_t beyond_of(enum kind kind, const void *data, size_t n, const Limit 
     return count;
 }
 
-#define COUNT_WITH(NAME)                                                                          \
-    do {                                                                                          \
-        out->nonzero = nonzero_##NAME(data, n);                                                   \
-        if (units->size)                                                                          \
-            switch_on_##NAME(data, units, on);                                                    \
-    } while (0)
+/* Elements that stay in a near cache while each count passes over them; rows of units stay whole. */
+enum { STRETCH = 8192 };
 
 INLINE void count_of(enum kind kind, const void *data, size_t n, const Limit *limit,
                      const Units *units, void *on, Counted *out) {
-    double norm = norm_of(kind, data, n, SQUARES);
-    out->squares = norm * norm;
-    if (kind == F64)
-        COUNT_WITH(64);
-    else if (kind == F32)
-        COUNT_WITH(32);
-    else
-        COUNT_WITH(16);
-    out->beyond = limit->edge <= DBL_MAX ? beyond_of(kind, data, n, limit) : 0;
+    size_t width = kind == F64 ? 8 : kind == F32 ? 4 : 2;
+    size_t row = units->size ? units->size * units->inner : 1;
+    size_t step = row < STRETCH ? STRETCH / row * row : row;
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < n; i += step) {
+        const void *x = (const char *)data + i * width;
+        size_t m = n - i < step ? n - i : step;
+        Units part = {m / row, units->size, units->inner};
+        double norm = norm_of(kind, x, m, SQUARES);
+        out->squares += norm * norm;
+        out->nonzero += kind == F64   ? nonzero_64(x, m)
+                        : kind == F32 ? nonzero_32(x, m)
+                                      : nonzero_16(x, m);
+        if (limit->edge <= DBL_MAX)
+            out->beyond += beyond_of(kind, x, m, limit);
+        if (!units->size)
+            continue;
+        if (kind == F64)
+            switch_on_64(x, &part, on);
+        else if (kind == F32)
+            switch_on_32(x, &part, on);
+        else
+            switch_on_16(x, &part, on);
+    }
 }
 
 #endif

@@ -13,7 +13,8 @@ setup(
             "lightning_gradwatch.native._native",
             ["lightning_gradwatch/native/_native.c"],
             depends=[
-                f"lightning_gradwatch/native/{name}.h" for name in ("dlpack", "kernels", "tensors")
+                f"lightning_gradwatch/native/{name}.h"
+                for name in ("dlpack", "kernels", "looks", "outputs", "tensors")
             ],
             extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
             optional=True,

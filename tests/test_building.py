@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("__init__.py", "_native.c", "_native.pyi", "dlpack.h", "kernels.h", "tensors.h")
+HEADERS = ("dlpack.h", "kernels.h", "looks.h", "outputs.h", "tensors.h")
+SOURCES = ("__init__.py", "_native.c", "_native.pyi", *HEADERS)
 
 pytest.importorskip("setuptools")
 

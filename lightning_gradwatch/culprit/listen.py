@@ -154,7 +154,7 @@ class Listener(TorchDispatchMode):
 
     def _event(self, name: str, kind: str, begins: bool, given: Any = ()) -> None:
         if threading.get_ident() == self._thread:  # a recomputation on a GPU has another
-            carries = next(tensors_in(given), None) is not None
+            carries = bool(tensors_in(given))
             self.events.append(Event(_sequence(), name, kind, begins, carries))
 
     def moment_of(self, sequence: int) -> int:

@@ -124,6 +124,8 @@ class DeadUnits:
             yield self._learning.temper(found, sample.optimizer)
 
     def _look(self, sample: Sample, modules: ModuleFlow) -> Finding | None:
+        if not modules.units.any():
+            return None
         ill: list[tuple[int, float]] = []
         looked, seen = 0, self.patience
         for i in inner_rows(sample, modules):

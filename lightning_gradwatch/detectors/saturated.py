@@ -89,6 +89,8 @@ is below 5 % of its largest.')
             yield self._learning.temper(found, sample.optimizer)
 
     def _look(self, sample: Sample, modules: ModuleFlow) -> Finding | None:
+        if np.isnan(modules.saturated_fraction).all():  # no activation that has a limit
+            return None
         ill: list[tuple[int, float]] = []
         looked = 0
         for i in inner_rows(sample, modules):

@@ -2,10 +2,8 @@
  *
  * Whatever does not fit is left to the caller: its place is in the list that is returned.
  */
+#include "looks.h"
 #include "tensors.h"
-
-/* Work on more bytes than this lets other Python threads run meanwhile. */
-#define LET_OTHERS_RUN (1 << 20)
 
 /* More than all counts of writes together, so that no two kinds of change cancel. */
 #define REPLACED (1LL << 32)
@@ -150,10 +148,15 @@ static PyObject *versions(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"bind", bind, METH_VARARGS,
      "bind(capsule, type): Use this DLPack table for tensors of exactly this type."},
+    {"count", count, METH_VARARGS,
+     "count(tensor, center, edge, dim, limit): Square sum, how many elements are not zero, and how\n"
+     "many farther than `edge` from `center`, and a byte for each unit along `dim` (0: for none):\n"
+     "whether any of it is not zero. None if it cannot be read."},
     {"describe", describe, METH_O,
      "describe(tensor): Address, device, dtype code, bits, lanes, ndim, shape, strides."},
     {"gradients", gradients, METH_O,
      "gradients(parameters): A tuple of each one's `.grad`, and how many of them are None."},
+    {"norm", norm, METH_VARARGS, "norm(tensor, limit): Its 2-norm; None if it cannot be read."},
     {"norms", norms, METH_VARARGS,
      "norms(grads, out, p, limit): Write the norm of each gradient (p of 1 or 2; 0: largest) into\n"
      "`out`; return the places of those that were not read, larger than `limit` among them."},

@@ -1,12 +1,14 @@
-"""Calls of modules as the hooks saw them: everything measured stays on its device."""
+"""Calls of modules as the hooks saw them: everything measured stays on its device.
+
+Thousands of these live at once, and Python's garbage collector looks at every object that can hold
+others: numbers stand in slots and in common lists, not in containers of their own.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from lightning_gradwatch.probe.activations import Counts
+from lightning_gradwatch.probe.counts import Counts, Number
 
 
 @dataclass(slots=True)
@@ -28,20 +30,54 @@ class Row:
     recurrent: bool = False
 
 
-@dataclass(eq=False, slots=True)
-class Call:
-    """One call of a module, and what came back to it.
+class Call(Counts):
+    """One call of a module, with what its output looked like.
 
-    Attributes:
+    Args:
         row: Who was called.
         order: Number of the call, counted over all modules.
-        counts: What its output looked like.
-        out: `(backward pass, which output, norm)` of the gradients at its outputs.
-        into: Norms of its contributions to the gradients at its inputs.
     """
 
-    row: Row
-    order: int
-    counts: Counts = field(default_factory=Counts)
-    out: list[tuple[int, int, Tensor | float]] = field(default_factory=list)
-    into: list[Tensor | float] = field(default_factory=list)
+    __slots__ = ("order", "row")
+
+    def __init__(self, row: Row, order: int) -> None:
+        self.forget()
+        self.row = row
+        self.order = order
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """Gradients that came back to calls, in order, as columns.
+
+    Attributes:
+        calls: To which call.
+        norms: Their norms.
+        passes: In which backward pass.
+        firsts: Whether at the call's first output.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    norms: list[Number] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
+    firsts: list[bool] = field(default_factory=list)
+
+    def add(self, call: Call, norm: Number, task: int, first: bool) -> None:
+        """Add one."""
+        self.calls.append(call)
+        self.norms.append(norm)
+        self.passes.append(task)
+        self.firsts.append(first)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came back in a step.
+
+    Attributes:
+        out: Gradients at outputs.
+        into: Contributions of calls to the gradients at their inputs.
+    """
+
+    out: Arrivals = field(default_factory=Arrivals)
+    into: Arrivals = field(default_factory=Arrivals)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,15 +18,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from lightning_gradwatch.errors import GradWatchWarning
-from lightning_gradwatch.layers import ROOT
 from lightning_gradwatch.probe import activations
 from lightning_gradwatch.probe.activations import Activation
-from lightning_gradwatch.probe.calls import Call, Row
+from lightning_gradwatch.probe.calls import Call, Row, Seen
 from lightning_gradwatch.probe.gate import BackwardGate
 from lightning_gradwatch.probe.graph import (
     LIMIT,
     Edge,
-    Stretch,
+    Mark,
     edge_of,
     mark_of,
     seen_before,
@@ -38,26 +36,20 @@ from lightning_gradwatch.probe.hooks import (
     Hook,
     HookSet,
     compiled_modules,
-    eager_modules,
     has_boundary,
-    is_leaf,
-    kind_of,
-)
+    is_compiled,
+)  # fmt: skip
 from lightning_gradwatch.probe.listeners import Listeners
 from lightning_gradwatch.probe.parameters import WRAPPED, clean_name
+from lightning_gradwatch.probe.places import Inventory, Place
 from lightning_gradwatch.probe.reading import Reading
 from lightning_gradwatch.probe.sharded import is_sharded
 
 #: What is seen where no module is hooked.
-_NOTHING = Reading((), {})
+_NOTHING = Reading(Seen(), (), ())
 
-
-@dataclass(slots=True)
-class _Frame:
-    """A module whose forward is running, and the edges of its inputs."""
-
-    name: str
-    inputs: dict[Edge, Tensor] = field(default_factory=dict)
+#: The edges on which gradients of a module's inputs arrive, with their marks.
+_Inputs = dict[Edge, Mark | None]
 
 
 class FlowProbe:
@@ -82,16 +74,18 @@ class FlowProbe:
         self._watches = watches
         self._warned = False
         self._split = False
+        self._inventory = Inventory(module, self._hooks_for)
         self._on_modules = HookSet(on_modules=True)
         self._listeners = Listeners(gate, failed)
         self._forget()
 
     def _forget(self) -> None:
-        self._stack: list[_Frame] = []
+        self._stack: list[tuple[str, _Inputs]] = []
         self._rows: dict[str, Row] = {}
-        self._feeds: dict[str, set[str]] = {}
+        self._fed: list[str] = []
+        self._by: list[tuple[str, ...]] = []
         self._calls = 0
-        self._entered: set[str] = set()
+        self._ran = False
         self._wanted: dict[str, bool] = {}
 
     @property
@@ -100,9 +94,10 @@ class FlowProbe:
         return bool(self._on_modules)
 
     def _watched(self, name: str) -> bool:
-        if name not in self._wanted:
-            self._wanted[name] = self._watches(name)
-        return self._wanted[name]
+        wanted = self._wanted.get(name)
+        if wanted is None:
+            wanted = self._wanted[name] = self._watches(name)
+        return wanted
 
     def arm(self) -> None:
         """Hook the modules as they are now; a batch begins."""
@@ -111,18 +106,39 @@ class FlowProbe:
         if self._on_modules:
             return
         self._forget()
-        modules = [
-            (name, module)
-            for name, module in eager_modules(self._module)
-            # A wrapper has the name of what is inside it, and shows the same.
-            if "parametrizations" not in name and WRAPPED.isdisjoint(module._modules)
-        ]
-        modules += self._compiled()
+        modules, hooks = self._inventory.take()
+        if self._inventory.has_compiled:
+            compiled = self._compiled()
+            modules = [*modules, *(module for _, module in compiled)]
+            hooks = [*hooks, *self._hooks_for(compiled)]
+        enter, leave, once, add = self._enter, self._leave, self._once, self._on_modules.add
+        for module, (before, after) in zip(modules, hooks, strict=True):
+            if after is None:
+                continue
+            if before is None:
+                after.call = once
+                add(after, module.register_forward_hook(after, with_kwargs=True))
+            else:
+                before.call, after.call = enter, leave
+                add(before, module.register_forward_pre_hook(before, with_kwargs=True))
+                add(after, module.register_forward_hook(after, always_call=True))
+
+    def _hooks_for(
+        self, modules: list[tuple[str, nn.Module]]
+    ) -> list[tuple[Hook | None, Hook | None]]:
+        """Return what is to be called before and after each module, if anything is."""
+        found: list[tuple[Hook | None, Hook | None]] = []
         for name, module in modules:
-            before = Hook(self._enter, name, self._failed)
-            after = Hook(self._leave, name, self._failed)
-            self._on_modules.add(before, module.register_forward_pre_hook(before, with_kwargs=True))
-            self._on_modules.add(after, module.register_forward_hook(after, always_call=True))
+            # A wrapper has the name of what is inside it, and shows the same.
+            if "parametrizations" in name or not (
+                is_compiled(module) or WRAPPED.isdisjoint(module._modules)
+            ):
+                found.append((None, None))
+                continue
+            place = Place.of(name, module)
+            before = None if place.at_once else Hook(None, place, self._failed)
+            found.append((before, Hook(None, place, self._failed)))
+        return found
 
     def _compiled(self) -> list[tuple[str, nn.Module]]:
         found = compiled_modules(self._module)
@@ -155,39 +171,66 @@ class FlowProbe:
         if not self._on_modules:
             return _NOTHING
         self._see_compiled()
-        arrived = self._listeners.take()
-        reading = Reading([] if self._split else arrived, self._feeds)
+        seen = self._listeners.take()
+        reading = Reading(Seen() if self._split else seen, self._fed, self._by)
         if not keep:
             self.disarm()
         return reading
 
     # ------------------------------------------------------------------ forward
 
-    def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        frame = _Frame(clean_name(name) or ROOT)
-        self._stack.append(frame)
-        self._entered.add(name)
+    def _enter(self, place: Place, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._ran = True
         self._see_split(module)
-        if self._split or not torch.is_grad_enabled():
-            return
-        for tensor in tensors_in((args, kwargs)):
-            frame.inputs.setdefault(edge_of(tensor), tensor)
-        if not frame.inputs:
-            return
-        marks = [mark_of(edge) for edge in frame.inputs]
-        sources = [mark for mark in marks if mark is not None]
-        new = {e: t for (e, t), m in zip(frame.inputs.items(), marks, strict=True) if m is None}
+        inputs: _Inputs = {}
+        self._stack.append((place.row.name, inputs))
+        if not self._split and torch.is_grad_enabled():
+            self._come_in(place.row.name, args, kwargs, inputs)
+
+    def _leave(self, place: Place, module: nn.Module, args: Any, output: Any) -> None:
+        inputs: _Inputs = {}
+        while self._stack:  # what lies above ours was left by an exception
+            name, inputs = self._stack.pop()
+            if name == place.row.name:
+                break
+        if not (self._split or output is None) and torch.is_grad_enabled():
+            self._come_out(place, module, args, inputs, output)
+
+    def _once(self, place: Place, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self._ran = True
+        self._see_split(module)
+        if not self._split and torch.is_grad_enabled():
+            inputs: _Inputs = {}
+            self._come_in(place.row.name, args, kwargs, inputs)
+            self._come_out(place, module, args, inputs, output)
+
+    def _come_in(self, name: str, args: Any, kwargs: Any, inputs: _Inputs) -> None:
+        """Find out where a module's inputs come from."""
+        tensors = tensors_in(args, 3)
+        if kwargs:
+            tensors_in(kwargs, 3, tensors)
+        new = {}
+        for tensor in tensors:
+            edge = edge_of(tensor)
+            if edge in inputs:
+                continue
+            inputs[edge] = mark = mark_of(edge)
+            if mark is None:
+                new[edge] = tensor
+            else:
+                self._fed.append(name)
+                self._by.append(mark.names)
         if new:
             stretch = walk(new)
-            sources += stretch.marks
-            self._functions(stretch.nodes, new, frame.name)
-        feeds = self._feeds.setdefault(frame.name, set())
-        feeds.update(source for mark in sources for source in mark.names)
+            self._functions(stretch.nodes, new, name)
+            for mark in stretch.marks:
+                self._fed.append(name)
+                self._by.append(mark.names)
 
     def _see_compiled(self) -> None:
         """Notice a compiled function that calls modules: their hooks do not run then."""
         retreat = self._on_modules.retreat
-        if self._warned or retreat is None or not retreat.seen or self._entered:
+        if self._warned or retreat is None or not retreat.seen or self._ran:
             return
         self._warned = True
         warnings.warn(
@@ -203,7 +246,12 @@ class FlowProbe:
         A process has a part of each output then. Its norm would not be the module's, and asking for
         the whole would be a collective in the midst of the user's own.
         """
-        if self._split or not any(is_sharded(p) for p in module.parameters(recurse=False)):
+        for parameter in module._parameters.values():
+            if type(parameter) is not nn.Parameter and is_sharded(parameter):
+                break
+        else:
+            return
+        if self._split:
             return
         self._split = True
         warnings.warn(
@@ -214,63 +262,57 @@ class FlowProbe:
             stacklevel=2,
         )
 
-    def _leave(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        name = clean_name(name) or ROOT
-        frame = _Frame(name)
-        while self._stack:  # what lies above ours was left by an exception
-            frame = self._stack.pop()
-            if frame.name == name:
-                break
-        if self._split or output is None or not torch.is_grad_enabled():
-            return
-        outputs = {edge_of(tensor): tensor for tensor in tensors_in(output)}
+    def _come_out(
+        self, place: Place, module: nn.Module, args: Any, inputs: _Inputs, output: Any
+    ) -> None:
+        """Look at what a module returned, and listen to its gradients."""
+        outputs: _Inputs = {}
+        tensors, fresh = {}, {}
+        for tensor in tensors_in(output):
+            edge = edge_of(tensor)
+            tensors[edge] = tensor
+            outputs[edge] = mark = None if tensor.is_leaf else mark_of(edge)
+            if mark is None and edge not in inputs:
+                fresh[edge] = tensor
         if not outputs:
             return
-        leaf = is_leaf(module)
-        fresh = {e: t for e, t in outputs.items() if e not in frame.inputs and mark_of(e) is None}
-        stretch, activation = Stretch(), activations.of_module(module)
-        if fresh and not isinstance(module, nn.RNNBase):
-            stretch = walk(fresh, frame.inputs if leaf else ())
-            if not leaf:
-                self._functions(stretch.nodes, fresh, name)
-            elif not type(module).__module__.startswith("torch.nn."):
-                inner = self._functions(stretch.nodes, fresh, name, inside=True)
-                if any(a.dies for a in inner) and next(module.parameters(), None) is None:
+        row = place.row
+        activation, stretch = place.activation, None
+        if fresh and not place.fused:
+            if not row.leaf:
+                self._functions(walk(fresh).nodes, fresh, row.name)
+            elif place.plain:
+                stretch = walk(fresh, inputs) if inputs else None
+            else:
+                stretch = walk(fresh, inputs)
+                inner = self._functions(stretch.nodes, fresh, row.name, inside=True)
+                if any(a.dies for a in inner) and not row.recurrent:
                     activation = activations.DYING
-        dims = {e: _unit_dim(module, t, frame.inputs) for e, t in outputs.items()}
         call = None
-        if self._watched(name):
-            call = self._call(name, kind_of(module), leaf)
-            call.row.recurrent = next(module.parameters(), None) is not None
-            if leaf:
+        if self._watched(row.name):
+            self._calls += 1
+            call = Call(row, self._calls)
+            if stretch is not None:
                 self._listeners.at_inputs(call, stretch)
-            self._look(call, activation, fresh, dims)
-            if leaf and call.row.recurrent and not frame.inputs:
-                call.counts.measure_input(args)
-        for i, (edge, tensor) in enumerate(outputs.items()):
-            self._listeners.at_output(call, i, edge, tensor, dims[edge], name)
-
-    def _call(self, name: str, kind: str, leaf: bool, functional: bool = False) -> Call:
-        # Samples of a whole run hold these names: each only once in memory.
-        row = self._rows.setdefault(name, Row(sys.intern(name), sys.intern(kind), leaf, functional))
-        self._calls += 1
-        return Call(row, self._calls)
+            if row.leaf and row.recurrent and not inputs:
+                call.measure_input(args)
+        looked = False
+        for i, (edge, tensor) in enumerate(tensors.items()):
+            dim = _unit_dim(place, module, tensor, inputs)
+            # Of what it made itself, the first is looked at: what a child returned has been.
+            if call is not None and not looked and edge in fresh:
+                looked = True
+                self._look(call, edge, tensor, activation, dim)
+            self._listeners.at_output(call, i == 0, edge, tensor, outputs[edge], dim, row.name)
 
     def _look(
-        self,
-        call: Call,
-        activation: Activation | None,
-        fresh: dict[Edge, Tensor],
-        dims: dict[Edge, int | None],
+        self, call: Call, edge: Edge, tensor: Tensor, activation: Activation | None, dim: int | None
     ) -> None:
-        """Count what the first output of a module holds, if no child of it returned it."""
-        for edge, tensor in fresh.items():
-            dim = activations.guess_unit_dim(tensor.dim(), dims[edge])
-            with torch.no_grad():
-                call.counts = activations.by_values(tensor.detach(), activation, dim)
-            if activation is not None and activation.by_gradient:
-                self._listeners.at_function(call, edge[0], activation, dim, norms=False)
-            return
+        """Count what an output holds."""
+        dim = activations.guess_unit_dim(tensor.dim(), dim)
+        call.look_at(tensor, activation, dim)
+        if activation is not None and activation.by_gradient:
+            self._listeners.at_function(call, edge[0], activation, dim, norms=False)
 
     # ------------------------------------------------------------------ functions
 
@@ -301,13 +343,17 @@ class FlowProbe:
                 name = f"{activation.name}({source.names[0]})"
             if not self._watched(owner if inside or source is None else source.names[0]):
                 continue
-            call = self._call(name, activation.name, leaf=True, functional=True)
+            row = self._rows.get(name)
+            if row is None:
+                row = Row(sys.intern(name), activation.name, leaf=True, functional=True)
+                self._rows[name] = row
+            self._calls += 1
+            call = Call(row, self._calls)
             tensor = tensors.get(node)
             known = source.unit_dim if source is not None else None
             if tensor is not None:
                 dim = activations.guess_unit_dim(tensor.dim(), known)
-                with torch.no_grad():
-                    call.counts = activations.by_values(tensor.detach(), activation, dim)
+                call.look_at(tensor, activation, dim)
             by_gradient = tensor is None or activation.by_gradient
             self._listeners.at_function(
                 call, node, activation if by_gradient else None, known, norms=True
@@ -315,7 +361,10 @@ class FlowProbe:
         return found
 
 
-def _unit_dim(module: nn.Module, tensor: Tensor, inputs: Iterable[Edge]) -> int | None:
-    marks = (mark_of(edge) for edge in inputs)
-    inherited = next((m.unit_dim for m in marks if m is not None and m.ndim == tensor.dim()), None)
-    return activations.unit_dim(module, tensor.dim(), inherited)
+def _unit_dim(place: Place, module: nn.Module, tensor: Tensor, inputs: _Inputs) -> int | None:
+    ndim, inherited = tensor.dim(), None
+    for mark in inputs.values():
+        if mark is not None and mark.ndim == ndim:
+            inherited = mark.unit_dim
+            break
+    return place.unit_dim(module, ndim, inherited)

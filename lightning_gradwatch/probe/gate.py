@@ -6,6 +6,8 @@ graph, and hooks on the graph fire for them too. They are not what the optimizer
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
@@ -65,7 +67,10 @@ class BackwardGate:
         return False
 
 
+#: Hidden by some releases of torch.
+_current_task: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+
+
 def graph_task() -> int:
     """Return the number of the running backward pass; -1 outside of one or if torch hides it."""
-    current = getattr(torch._C, "_current_graph_task_id", None)
-    return -1 if current is None else int(current())
+    return _current_task()

@@ -9,7 +9,7 @@ which carry a mark in their node's `metadata` (strings and numbers; it dies with
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, cast
 
@@ -24,20 +24,22 @@ LIMIT = 64
 
 _KEY = "lightning_gradwatch"
 
+#: Where gradients of leaves arrive.
+_LEAF: type = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
 
-@dataclass(slots=True)
+
 class Mark:
-    """What is known of an edge that is the output of a module.
+    """What is known of an edge that is the output of a module; whoever listens to it is one.
 
     Attributes:
         names: The modules whose output it is, innermost first.
-        tap: Whoever listens to its gradient.
         unit_dim: Dimension of the units, counted from the end; None: unknown.
         ndim: Dimensions of the tensor.
     """
 
-    names: list[str]
-    tap: Any
+    __slots__ = ()
+
+    names: tuple[str, ...]
     unit_dim: int | None
     ndim: int
 
@@ -59,31 +61,44 @@ class Stretch:
     complete: bool = True
 
 
-def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
-    """Yield every tensor that carries a gradient in nested containers and dataclasses."""
+def tensors_in(value: Any, depth: int = 4, found: list[Tensor] | None = None) -> list[Tensor]:
+    """Return every tensor that carries a gradient in nested containers and dataclasses.
+
+    Args:
+        value: Whatever a module was given or returned.
+        depth: How many containers may lie inside one another.
+        found: Where to add them; None: a new list.
+    """
+    found = [] if found is None else found
     if isinstance(value, Tensor):
         if value.requires_grad and is_plain(value):
-            yield value
-    elif depth and isinstance(value, (tuple, list)):
+            found.append(value)
+    elif value is None or not depth:
+        pass
+    elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from tensors_in(item, depth - 1)
-    elif depth and isinstance(value, Mapping):
+            tensors_in(item, depth - 1, found)
+    elif isinstance(value, Mapping):
         for item in value.values():
-            yield from tensors_in(item, depth - 1)
-    elif depth and is_dataclass(value) and not isinstance(value, type):
+            tensors_in(item, depth - 1, found)
+    elif is_dataclass(value) and not isinstance(value, type):
         for part in fields(value):
-            yield from tensors_in(getattr(value, part.name, None), depth - 1)
+            tensors_in(getattr(value, part.name, None), depth - 1, found)
+    return found
+
+
+def _not_wrapped(_: Tensor) -> bool:
+    return False
+
+
+_is_wrapped: Callable[[Tensor], bool] = getattr(
+    getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", _not_wrapped
+)
 
 
 def is_plain(tensor: Tensor) -> bool:
     """Whether its numbers are those of the whole tensor: not a shard, not inside a transform."""
-    wrapped = getattr(torch._C, "_functorch", None)
-    is_wrapped: Callable[[Tensor], bool] | None = getattr(
-        wrapped, "is_functorch_wrapped_tensor", None
-    )
-    return type(tensor).__name__ != "DTensor" and not (
-        is_wrapped is not None and is_wrapped(tensor)
-    )
+    return type(tensor).__name__ != "DTensor" and not _is_wrapped(tensor)
 
 
 def edge_of(tensor: Tensor) -> Edge:
@@ -99,13 +114,15 @@ def _notes(node: Node) -> dict[str, Any]:
 
 def mark_of(edge: Edge) -> Mark | None:
     """Return the mark of an edge, if it is the output of a module."""
-    marks: dict[int, Mark] = _notes(edge[0]).get(_KEY, {})
-    return marks.get(edge[1])
+    node, nr = edge
+    mark: Mark | None = _notes(node).get(_KEY + str(nr) if nr else _KEY)
+    return mark
 
 
 def set_mark(edge: Edge, mark: Mark) -> None:
     """Note that an edge is the output of a module."""
-    _notes(edge[0]).setdefault(_KEY, {})[edge[1]] = mark
+    node, nr = edge
+    _notes(node)[_KEY + str(nr) if nr else _KEY] = mark
 
 
 def seen_before(node: Node) -> bool:
@@ -116,7 +133,7 @@ def seen_before(node: Node) -> bool:
     return was
 
 
-def walk(starts: Iterable[Edge], stops: Iterable[Edge] = (), limit: int = LIMIT) -> Stretch:
+def walk(starts: Iterable[Edge], stops: Container[Edge] = (), limit: int = LIMIT) -> Stretch:
     """Walk from `starts` back to `stops`, to outputs of modules and to leaves.
 
     Args:
@@ -124,7 +141,7 @@ def walk(starts: Iterable[Edge], stops: Iterable[Edge] = (), limit: int = LIMIT)
         stops: Edges to end at.
         limit: Number of nodes after which to give up.
     """
-    stretch, ends = Stretch(), set(stops)
+    stretch = Stretch()
     queue = deque(dict.fromkeys(node for node, _ in starts))
     known = set(queue)
     while queue:
@@ -133,12 +150,15 @@ def walk(starts: Iterable[Edge], stops: Iterable[Edge] = (), limit: int = LIMIT)
             stretch.complete = False
             break
         stretch.nodes.append(node)
-        for i, (before, nr) in enumerate(node.next_functions):
+        for i, to in enumerate(node.next_functions):
+            before = to[0]
             if before is None:
                 continue
-            edge = (before, nr)
-            if edge in ends:
+            edge = cast(Edge, to)
+            if edge in stops:
                 stretch.entries.append((node, i, edge))
+            elif type(before) is _LEAF:
+                continue  # never marked, and a look at its notes would make some
             elif (mark := mark_of(edge)) is not None:
                 stretch.marks.append(mark)
             elif before not in known and before.next_functions:

@@ -23,12 +23,24 @@ class _Inert:
         return None
 
 
-class Hook:
+class Uncopied:
+    """A hook that turns into nothing when what holds it is copied or pickled."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Inert:
+        return _Inert()
+
+    def __reduce__(self) -> tuple[type[_Inert], tuple[()]]:
+        return (_Inert, ())
+
+
+class Hook(Uncopied):
     """A callable for a module hook: passes the call on while enabled, returns what it returns.
 
     Args:
         call: What to do; given the hook's own arguments after `name`.
-        name: Dotted name of the module.
+        name: Dotted name of the module, or what else stands for it.
         failed: Told of an exception, which never reaches the user's forward or backward.
     """
 
@@ -39,28 +51,22 @@ class Hook:
     )  # thousands live at once: garbage collection looks at each
 
     def __init__(
-        self, call: Callable[..., Any], name: str, failed: Callable[[Exception], None]
+        self, call: Callable[..., Any] | None, name: Any, failed: Callable[[Exception], None]
     ) -> None:
-        self.call: Callable[..., Any] | None = call
+        self.call = call
         self.name = name
         self.failed = failed
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any) -> Any:
         # A function compiled while we are armed would take the hook into its graph for good.
         if torch.compiler.is_compiling() or self.call is None:
             return None
         try:
-            return self.call(self.name, *args, **kwargs)
+            return self.call(self.name, *args)
         except Exception as error:
             self.call = None
             self.failed(error)
             return None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Inert:
-        return _Inert()
-
-    def __reduce__(self) -> tuple[type[_Inert], tuple[()]]:
-        return (_Inert, ())
 
 
 class HookSet:
@@ -74,8 +80,9 @@ class HookSet:
     """
 
     def __init__(self, on_modules: bool = False) -> None:
-        self._hooks: list[tuple[Hook, RemovableHandle]] = []
-        self.retreat = Retreat(self._handles) if on_modules else None
+        self._hooks: list[Hook] = []
+        self._handles: list[RemovableHandle] = []
+        self.retreat = Retreat(lambda: self._handles) if on_modules else None
 
     def __bool__(self) -> bool:
         return bool(self._hooks)
@@ -84,19 +91,19 @@ class HookSet:
         """Remember a hook that was registered."""
         if self.retreat is not None and not self._hooks:
             self.retreat.begin()
-        self._hooks.append((hook, handle))
+        self._hooks.append(hook)
+        self._handles.append(handle)
 
     def remove(self) -> None:
         """Remove every hook; those that a running graph still holds do nothing from now on."""
-        for hook, handle in self._hooks:
+        for hook in self._hooks:
             hook.call = None
+        for handle in self._handles:
             handle.remove()
         self._hooks.clear()
+        self._handles.clear()
         if self.retreat is not None:
             self.retreat.end()
-
-    def _handles(self) -> list[RemovableHandle]:
-        return [handle for _, handle in self._hooks]
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -104,7 +111,7 @@ def is_compiled(module: nn.Module) -> bool:
     return (
         type(module).__name__ in ("OptimizedModule", "ScriptModule", "RecursiveScriptModule")
         or getattr(module, "_compiled_call_impl", None) is not None
-        or getattr(module, "_compiler_ctx", None) is not None
+        or vars(module).get("_compiler_ctx") is not None
     )
 
 
@@ -127,16 +134,15 @@ def eager_modules(root: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return `(name, module)` of every module that no compiled module contains."""
     found: list[tuple[str, nn.Module]] = []
     seen: set[int] = set()
-
-    def walk(name: str, module: nn.Module) -> None:
+    todo = [("", root)]
+    while todo:
+        name, module = todo.pop()
         if id(module) in seen or is_compiled(module):
-            return
+            continue
         seen.add(id(module))
         found.append((name, module))
-        for child_name, child in module.named_children():
-            walk(f"{name}.{child_name}" if name else child_name, child)
-
-    walk("", root)
+        children = [(f"{name}.{n}" if name else n, m) for n, m in module.named_children()]
+        todo += reversed(children)
     return found
 
 

@@ -79,7 +79,7 @@ class Parts:
 
 def is_at_hand(values: torch.Tensor) -> bool:
     """Whether numbers may be looked at without waiting for a device."""
-    return values.device.type == "cpu" and type(values) is torch.Tensor
+    return values.is_cpu and type(values) is torch.Tensor
 
 
 def widen(values: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ from lightning_gradwatch.probe.by_torch import (
     values_of,
 )
 from lightning_gradwatch.probe.host import Host, widen
-from lightning_gradwatch.probe.in_place import read_in_place
+from lightning_gradwatch.probe.in_place import norm_in_place, read_in_place
 from lightning_gradwatch.probe.small import read_small
 from lightning_gradwatch.sample import Floats
 
@@ -187,17 +187,24 @@ def norm_of(values: Tensor) -> Tensor | float:
         >>> f"{norm_of(torch.full((4,), 1e-30)):.4g}"
         '2e-30'
     """
+    if host.is_at_hand(values):
+        norm = norm_in_place(values)
+        if norm is not None:
+            return norm
+    with torch.no_grad():
+        return _norm_with_torch(values)
+
+
+def _norm_with_torch(values: Tensor) -> Tensor | float:
     narrow = values.dtype in (torch.float32, torch.bfloat16) and values.layout == torch.strided
     if not (narrow and host.is_at_hand(values)):
         return wide_norm(values)
     if not values.numel():
         return 0.0
-    norm = np.zeros(1)
-    if read_in_place((values,), norm, 2.0):
-        norm[0] = float(norm_of_one(values.detach(), 2.0))
-        if not _FLOOR[values.dtype] * values.numel() ** 0.5 < norm[0] < np.inf:
-            return float(wide_norm(values))
-    return float(norm[0])
+    norm = float(norm_of_one(values.detach(), 2.0))
+    if not _FLOOR[values.dtype] * values.numel() ** 0.5 < norm < np.inf:
+        return float(wide_norm(values))
+    return norm
 
 
 def wide_norm(values: Tensor) -> Tensor:

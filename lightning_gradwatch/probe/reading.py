@@ -7,6 +7,7 @@ with the gradients' norms, and are made sense of on the host.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -14,20 +15,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_gradwatch.probe.activations import MAX_UNITS, Counts, pack
-from lightning_gradwatch.probe.calls import Call
-from lightning_gradwatch.sample import Floats, Flow, ModuleFlow, TimeProfile
+from lightning_gradwatch.probe import host
+from lightning_gradwatch.probe.calls import Call, Seen
+from lightning_gradwatch.probe.counts import MAX_UNITS, Number, pack
+from lightning_gradwatch.sample import Bools, Floats, Flow, ModuleFlow, TimeProfile
 
 Bits = npt.NDArray[np.uint8]
+Mask = Tensor | Bools
 
 #: Bytes of masks that one sample may hold.
 MAX_MASKS = 65_536
 
-#: A number that waits on the device, or one that never was there.
-_Place = tuple[tuple[torch.device, torch.dtype], int] | float
-
-#: A call's numbers: `out` and `into` of `Call`, and its counts.
-_Numbers = tuple[list[tuple[int, int, _Place]], list[_Place], dict[str, tuple[_Place, _Place]]]
+#: Numbers, some at hand, some None; and the places of those that come from devices, by device.
+_Column = tuple[list[float | None], dict[tuple[torch.device, torch.dtype], list[tuple[int, int]]]]
 
 
 class _Vectors:
@@ -37,12 +37,19 @@ class _Vectors:
         self._parts: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         self._values: dict[tuple[torch.device, torch.dtype], Floats] = {}
 
-    def put(self, number: Tensor | float) -> _Place:
-        if not isinstance(number, Tensor):
-            return number
-        part = self._parts.setdefault((number.device, number.dtype), [])
-        part.append(number)
-        return (number.device, number.dtype), len(part) - 1
+    def put(self, numbers: Sequence[Number | None]) -> _Column:
+        kept = list(numbers)
+        places: dict[tuple[torch.device, torch.dtype], list[tuple[int, int]]] = {}
+        if not any(issubclass(kind, Tensor) for kind in {*map(type, kept)}):
+            return kept, places  # type: ignore[return-value]
+        for i, number in enumerate(numbers):
+            if isinstance(number, Tensor):
+                key = number.device, number.dtype
+                part = self._parts.setdefault(key, [])
+                places.setdefault(key, []).append((i, len(part)))
+                part.append(number)
+                kept[i] = None
+        return kept, places  # type: ignore[return-value]
 
     def tensors(self) -> list[Tensor]:
         return [torch.stack(part) for part in self._parts.values()]
@@ -50,65 +57,91 @@ class _Vectors:
     def load(self, fetched: Iterable[Floats]) -> None:
         self._values = dict(zip(self._parts, fetched, strict=True))
 
-    def get(self, place: _Place) -> float:
-        if not isinstance(place, tuple):
-            return place
-        return float(self._values[place[0]][place[1]])
+    def get(self, column: _Column) -> tuple[Floats, Bools]:
+        """Return the numbers, and which of them there are; 0 for the others."""
+        kept, places = column
+        if None not in kept and not places:
+            return np.array(kept, np.float64), np.ones(len(kept), np.bool_)
+        missing = np.array([number is None for number in kept], np.bool_)
+        values = np.array([0.0 if number is None else number for number in kept], np.float64)
+        for key, pairs in places.items():
+            for i, place in pairs:
+                values[i] = self._values[key][place]
+                missing[i] = False
+        return values, ~missing
 
 
 class Reading:
     """What one step left on the device, on its way to a `Flow`.
 
     Args:
-        calls: The calls that received a gradient; their gradients are taken out of them.
-        feeds: Name of each module to the names of those whose outputs it was given.
+        seen: What came back; the calls are free of it then.
+        fed: Names of modules, once for each output of a module that they were given...
+        by: ... and the names of the modules whose output that was.
 
     Attributes:
         tensors: What to bring to the host.
     """
 
-    def __init__(self, calls: Iterable[Call], feeds: Mapping[str, set[str]]) -> None:
+    def __init__(self, seen: Seen, fed: Sequence[str], by: Sequence[tuple[str, ...]]) -> None:
+        calls = sorted(dict.fromkeys(seen.out.calls), key=lambda call: call.order)
+        names: dict[str, int] = {}
+        self._row_of = [names.setdefault(call.row.name, len(names)) for call in calls]
+        self._rows = [call.row for call in _first_of_each(calls, self._row_of)]
+        number = {call: i for i, call in enumerate(calls)}
+        into = [i for i, call in enumerate(seen.into.calls) if call in number]
+        self._out_of = [number[call] for call in seen.out.calls]
+        self._into_of = [number[seen.into.calls[i]] for i in into]
+        self._passes = seen.out.passes
+        self._is_first = seen.out.firsts
         self._vectors = _Vectors()
-        put = self._vectors.put
-        rows: dict[str, list[Call]] = {}
-        for call in sorted(calls, key=lambda call: call.order):
-            rows.setdefault(call.row.name, []).append(call)
-        self._rows = [found[0].row for found in rows.values()]
-        self._calls: list[list[_Numbers]] = [
-            [
-                (
-                    [(task, which, put(norm)) for task, which, norm in call.out],
-                    [put(norm) for norm in call.into],
-                    {name: (put(c), put(n)) for name, (c, n) in call.counts.of.items()},
-                )
-                for call in found
-            ]
-            for found in rows.values()
-        ]
-        self._recurrent = _outermost(
-            [
-                row.name
-                for row, found in zip(self._rows, rows.values(), strict=True)
-                if len(found) > 1 and row.recurrent and _feeds_itself(row.name, feeds)
-            ]
-        )
-        self._units: list[int] = []
-        self._never: list[_Place] = []
-        self._masks: dict[torch.device, list[tuple[int, Tensor]]] = {}
-        room = MAX_MASKS
-        for i, found in enumerate(rows.values()):
-            active = _union([c.counts.active for c in found if c.counts.active is not None])
-            units = 0 if active is None else active.numel()
-            self._units.append(units)
-            self._never.append(math.nan if active is None else put((~active).sum()))
-            if active is not None and units <= MAX_UNITS and units / 8 <= room:
-                room -= units // 8
-                self._masks.setdefault(active.device, []).append((i, active))
-        for found in rows.values():
-            for call in found:
-                call.out, call.into, call.counts = [], [], Counts()
+        self._out = self._vectors.put(seen.out.norms)
+        self._into = self._vectors.put([seen.into.norms[i] for i in into])
+        self._counts = {
+            name: self._vectors.put([getattr(call, name) for call in calls])
+            for name in (
+                "total", "squares", "nonzero", "nonfinite", "saturated", "vectors", "input",
+                "input_total",
+            )
+        }  # fmt: skip
+        self._recurrent: set[str] = set()
+        if len(calls) > len(names):
+            self._recurrent = _recurrent(calls, fed, by)
+        self._see_units(calls)
         packed = [pack([mask for _, mask in masks]) for masks in self._masks.values()]
         self.tensors = [*self._vectors.tensors(), *packed]
+        for call in calls:
+            call.forget()
+
+    def _see_units(self, calls: Sequence[Call]) -> None:
+        """Join the units of each row's calls: on the host at once, on a device into masks."""
+        found: list[list[Mask]] = [[] for _ in self._rows]
+        for row, call in zip(self._row_of, calls, strict=True):
+            if call.active is not None:
+                found[row].append(call.active)
+        self._units = np.zeros(len(found), np.int64)
+        self._bits: list[Bits | None] = [None] * len(found)
+        self._masks: dict[torch.device, list[tuple[int, Tensor]]] = {}
+        never: list[Number] = [math.nan] * len(found)
+        room = MAX_MASKS
+        for i, masks in enumerate(found):
+            active = _union(masks) if masks else None
+            if active is None:
+                continue
+            if isinstance(active, Tensor) and host.is_at_hand(active):
+                active = active.numpy()
+            self._units[i] = units = len(active)
+            fits = units <= MAX_UNITS and units / 8 <= room
+            room -= units // 8 if fits else 0
+            if isinstance(active, Tensor):
+                never[i] = (~active).sum()
+                if fits:
+                    self._masks.setdefault(active.device, []).append((i, active))
+            else:
+                never[i] = float(units - np.count_nonzero(active))
+                if fits:
+                    self._bits[i] = _packed(active)
+        self._never = self._vectors.put(never)
 
     def finish(self, fetched: Sequence[Floats], scale: float) -> Flow | None:
         """Return the flow, or None if there was none.
@@ -122,101 +155,128 @@ class Reading:
             return None
         split = len(fetched) - len(self._masks)
         self._vectors.load(fetched[:split])
-        norms = [self._norms(calls) for calls in self._calls]
+        row_of = np.array(self._row_of, np.intp)
+        out, gain = self._norms(row_of)
+        counts = {name: self._vectors.get(column) for name, column in self._counts.items()}
+
+        def fraction(name: str, total: str = "total") -> Floats:
+            (values, there), (totals, _) = counts[name], counts[total]
+            whole = self._sum(row_of, np.where(there, totals, 0.0))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.where(whole != 0, self._sum(row_of, values) / whole, np.nan)
+
         with np.errstate(over="ignore", invalid="ignore"):
-            out = np.array([norm for norm, _ in norms]) / scale
+            out_grad_norm = out / scale
         modules = ModuleFlow(
             names=tuple(row.name for row in self._rows),
             kinds=tuple(row.kind for row in self._rows),
             leaf=np.array([row.leaf for row in self._rows], np.bool_),
             functional=np.array([row.functional for row in self._rows], np.bool_),
-            calls=np.array([len(calls) for calls in self._calls], np.int64),
-            out_grad_norm=out,
-            gain=np.array([gain for _, gain in norms]),
-            zero_fraction=1.0 - self._fraction("nonzero"),
-            nonfinite_fraction=self._fraction("nonfinite"),
-            saturated_fraction=self._fraction("saturated"),
-            units=np.array(self._units, np.int64),
-            never_active=np.array([self._vectors.get(n) for n in self._never]),
+            calls=np.bincount(row_of).astype(np.int64),
+            out_grad_norm=out_grad_norm,
+            gain=gain,
+            zero_fraction=1.0 - fraction("nonzero"),
+            nonfinite_fraction=fraction("nonfinite"),
+            saturated_fraction=fraction("saturated"),
+            units=self._units,
+            never_active=self._vectors.get(self._never)[0],
             active=self._active(fetched[split:]),
-            in_rms=np.sqrt(self._fraction("input")),
-            out_rms=np.sqrt(self._fraction("output")),
-            vectors=self._vectors_of_outputs(),
+            in_rms=np.sqrt(fraction("input", "input_total")),
+            out_rms=np.sqrt(fraction("squares")),
+            vectors=self._sum(row_of, counts["vectors"][0]),
         )
         return Flow(tuple(self._profiles(scale)), modules)
 
-    def _norms(self, calls: list[_Numbers]) -> tuple[float, float]:
+    def _sum(self, row_of: npt.NDArray[np.intp], values: Floats) -> Floats:
+        return np.bincount(row_of, values, len(self._rows)).astype(np.float64, copy=False)
+
+    def _norms(self, row_of: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Return the norm at the output over all calls, and the gain over those that have one."""
-        get = self._vectors.get
-        outs = [_together(get(norm) for _, _, norm in out) for out, _, _ in calls]
-        through = [
-            (norm, _together(map(get, into)))
-            for norm, (_, into, _) in zip(outs, calls, strict=True)
-            if into
-        ]
-        below = _together(norm for norm, _ in through)
-        above = _together(norm for _, norm in through)
-        gain = above / below if 0 < below < math.inf else math.nan
-        return _together(outs), gain
-
-    def _fraction(self, name: str) -> Floats:
-        out = np.full(len(self._rows), np.nan)
-        for i, calls in enumerate(self._calls):
-            pairs = [counts[name] for _, _, counts in calls if name in counts]
-            count = sum(self._vectors.get(c) for c, _ in pairs)
-            total = sum(self._vectors.get(n) for _, n in pairs)
-            if total:
-                out[i] = count / total
-        return out
-
-    def _vectors_of_outputs(self) -> Floats:
-        """Return how many vectors the outputs consist of that were looked at."""
-        get = self._vectors.get
-        return np.array(
-            [
-                sum(get(counts["vectors"][0]) for _, _, counts in calls if "vectors" in counts)
-                for calls in self._calls
-            ],
-            np.float64,
-        )
+        out, into = self._vectors.get(self._out)[0], self._vectors.get(self._into)[0]
+        out_of, into_of = np.array(self._out_of, np.intp), np.array(self._into_of, np.intp)
+        through = np.zeros(len(row_of), np.bool_)
+        through[into_of] = True
+        through = through[out_of]
+        rows = len(self._rows)
+        below = _together(row_of[out_of[through]], out[through], rows)
+        above = _together(row_of[into_of], into, rows)
+        gain = np.full(rows, np.nan)
+        np.divide(above, below, out=gain, where=(below > 0) & (below < math.inf))
+        return _together(row_of[out_of], out, rows), gain
 
     def _active(self, packed: Sequence[Floats]) -> tuple[Bits | None, ...]:
-        found: list[Bits | None] = [None] * len(self._rows)
         for masks, numbers in zip(self._masks.values(), packed, strict=True):
             bits = numbers.astype("<u2").view(np.uint8)
             for i, _ in masks:
-                size = -(-self._units[i] // 16) * 2
-                found[i], bits = bits[:size].copy(), bits[size:]
-        return tuple(found)
+                size = -(-int(self._units[i]) // 16) * 2
+                self._bits[i], bits = bits[:size].copy(), bits[size:]
+        return tuple(self._bits)
 
     def _profiles(self, scale: float) -> Iterable[TimeProfile]:
-        for row, calls in zip(self._rows, self._calls, strict=True):
+        if not self._recurrent:
+            return
+        norms = self._vectors.get(self._out)[0]
+        in_order = sorted(range(len(norms)), key=self._out_of.__getitem__)
+        for i, row in enumerate(self._rows):
             if row.name not in self._recurrent:
                 continue
             by_pass: dict[int, list[float]] = {}
-            for out, _, _ in calls:
-                for task, which, norm in out:
-                    if which == 0:
-                        by_pass.setdefault(task, []).append(self._vectors.get(norm))
+            for k in in_order:
+                if self._is_first[k] and self._row_of[self._out_of[k]] == i:
+                    by_pass.setdefault(self._passes[k], []).append(norms[k])
             # Micro-batches add up as long as they are equally long; else the longest is kept.
-            length = max((len(norms) for norms in by_pass.values()), default=0)
+            length = max((len(found) for found in by_pass.values()), default=0)
             if length > 1:
-                same = np.array([norms for norms in by_pass.values() if len(norms) == length])
+                same = np.array([found for found in by_pass.values() if len(found) == length])
                 with np.errstate(over="ignore", invalid="ignore"):
                     yield TimeProfile(row.name, np.linalg.norm(same / scale, axis=0))
 
 
-def _together(norms: Iterable[float]) -> float:
-    """Norm of a whole from the norms of its parts; NaN if any is, which `hypot` would hide."""
-    parts = list(norms)
-    return math.nan if any(map(math.isnan, parts)) else math.hypot(*parts)
+def _first_of_each(calls: Sequence[Call], row_of: Sequence[int]) -> list[Call]:
+    first: dict[int, Call] = {}
+    for row, call in zip(row_of, calls, strict=True):
+        first.setdefault(row, call)
+    return list(first.values())
 
 
-def _union(masks: list[Tensor]) -> Tensor | None:
+def _together(row_of: npt.NDArray[np.intp], norms: Floats, rows: int) -> Floats:
+    """Norms of wholes from the norms of their parts; NaN if any is, which `hypot` would hide."""
+    whole = np.zeros(rows)
+    with np.errstate(over="ignore"):
+        np.hypot.at(whole, row_of, norms)
+    whole[row_of[np.isnan(norms)]] = np.nan
+    return whole
+
+
+def _union(masks: Sequence[Mask]) -> Mask | None:
     """Return which units were active in any call; None if the calls do not have the same units."""
-    if not masks or len({mask.shape for mask in masks}) > 1:
+    if len({mask.shape for mask in masks}) > 1:
         return None
-    return masks[0] if len(masks) == 1 else torch.stack(masks).any(dim=0)
+    whole = masks[0]
+    for mask in masks[1:]:
+        whole = whole | mask
+    return whole
+
+
+def _packed(active: Bools) -> Bits:
+    """Pack flags on the host as `pack` does on a device: in whole numbers of 16 bits."""
+    bits = np.packbits(active, bitorder="little")
+    return np.append(bits, np.uint8(0)) if len(bits) % 2 else bits
+
+
+def _recurrent(
+    calls: Sequence[Call], fed: Sequence[str], by: Sequence[tuple[str, ...]]
+) -> set[str]:
+    """Return the names of outermost modules that were fed their own output."""
+    times = Counter(call.row.name for call in calls)
+    names = [
+        name for name in {c.row.name: None for c in calls if c.row.recurrent} if times[name] > 1
+    ]
+    feeds: dict[str, set[str]] = {}
+    if names:
+        for name, sources in zip(fed, by, strict=True):
+            feeds.setdefault(name, set()).update(sources)
+    return _outermost([name for name in names if _feeds_itself(name, feeds)])
 
 
 def _feeds_itself(name: str, feeds: Mapping[str, set[str]]) -> bool:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lightning_gradwatch.layers import ROOT
-from lightning_gradwatch.probe.hooks import Hook, HookSet, eager_modules
+from lightning_gradwatch.probe.hooks import Hook, HookSet
 from lightning_gradwatch.probe.parameters import clean_name
+from lightning_gradwatch.probe.places import Inventory
 from lightning_gradwatch.sample import Floats, TimeProfile
 
 
@@ -38,7 +39,7 @@ class TimeProbe:
         failed: Callable[[Exception], None],
         counts: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._module = module
+        self._inventory = Inventory(module, _recurrent)
         self._failed = failed
         self._counts = counts
         self._hooks = HookSet(on_modules=True)
@@ -49,9 +50,12 @@ class TimeProbe:
         if self._hooks:
             return
         self._squares.clear()
-        for name, module in eager_modules(self._module):
-            if isinstance(module, nn.RNNBase):
-                hook = Hook(self._forward, clean_name(name) or ROOT, self._failed)
+        modules, names = self._inventory.take()
+        if not any(names):
+            return
+        for module, name in zip(modules, names, strict=True):
+            if name:
+                hook = Hook(self._forward, name, self._failed)
                 self._hooks.add(hook, module.register_forward_pre_hook(hook))
 
     @property
@@ -115,6 +119,11 @@ class TimeProbe:
         if not keep:
             self.disarm()
         return squares
+
+
+def _recurrent(modules: list[tuple[str, nn.Module]]) -> list[str]:
+    """Return the names of recurrent modules, and "" for every other."""
+    return [(clean_name(n) or ROOT) if isinstance(m, nn.RNNBase) else "" for n, m in modules]
 
 
 def profile(module: str, squares: Floats, scale: float) -> TimeProfile:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lightning_gradwatch.probe import activations, host
+from lightning_gradwatch.probe import activations, counts, host
 from lightning_gradwatch.probe.activations import FLAT, of_module, of_node
 from tests.probe.flows import flow_of, row
 
@@ -268,7 +268,7 @@ def test_all_masks_of_a_step_stay_within_bounds():
 @pytest.mark.parametrize("units", [1, 15, 16, 17, 100])
 def test_packed_masks_come_back(units):
     masks = [torch.rand(units) > 0.5, torch.rand(3) > 0.5]
-    packed = activations.pack(masks).double().numpy().astype("<u2").view(np.uint8)
+    packed = counts.pack(masks).double().numpy().astype("<u2").view(np.uint8)
     bits = np.unpackbits(packed, bitorder="little")
     assert bits[:units].tolist() == masks[0].int().tolist()
     start = -(-units // 16) * 16
@@ -312,14 +312,15 @@ def test_both_ways_count_the_same(monkeypatch, shape, dtype, activation):
     if dtype.is_floating_point:
         values.view(-1)[:3] = torch.tensor([math.nan, math.inf, -1.0])
     for tensor in (values, values.transpose(0, -1), values * 1e19 if len(shape) == 2 else values):
-        counts = []
+        found = []
         for here in (True, False):
             monkeypatch.setattr(host, "is_at_hand", lambda _, here=here: here)
-            counts.append(activations.by_values(tensor, activation, -1))
-        here, there = counts
-        assert here.of.keys() == there.of.keys()
-        for name, (count, total) in here.of.items():
-            assert float(count) == pytest.approx(float(there.of[name][0]), rel=1e-5, nan_ok=True)
-            assert total == there.of[name][1]
+            found.append(counts.Counts())
+            found[-1].look_at(tensor, activation, -1)
+        here, there = found
+        for name in ("total", "squares", "nonzero", "nonfinite", "saturated", "vectors"):
+            one, other = getattr(here, name), getattr(there, name)
+            assert (one is None) == (other is None)
+            assert one is None or float(one) == pytest.approx(float(other), rel=1e-5, nan_ok=True)
         assert (here.active is None) == (there.active is None)
-        assert here.active is None or torch.equal(here.active, there.active)
+        assert here.active is None or here.active.tolist() == there.active.tolist()

@@ -18,9 +18,15 @@ from torch import nn
 
 from lightning_gradwatch import native
 from lightning_gradwatch.probe import in_place
+from lightning_gradwatch.probe.activations import of_module
 from lightning_gradwatch.probe.gathered import Gatherer, Gradients, Held
 from lightning_gradwatch.probe.host import Host
-from lightning_gradwatch.probe.in_place import read_in_place, scale_in_place
+from lightning_gradwatch.probe.in_place import (
+    count_in_place,
+    norm_in_place,
+    read_in_place,
+    scale_in_place,
+)  # fmt: skip
 from lightning_gradwatch.probe.norms import NormReader
 
 INF, NAN = float("inf"), float("nan")
@@ -275,3 +281,75 @@ def test_autograd_is_told_of_scaling():
     scale_in_place([saved], 2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+# ---------------------------------------------------------------------- counts
+
+
+LAYOUTS = {
+    "plain": lambda x: x,
+    "transposed": lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
+    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
+    "carries a gradient": lambda x: x.requires_grad_() * 1.0,
+}
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("dim", [-1, -2, -3, 0])
+@pytest.mark.parametrize("dtype", list(RANGES))
+def test_outputs_are_counted_as_torch_does(dtype, dim, layout):
+    values = torch.randn(5, 70, 33).relu()
+    values[:, 3:5], values[..., 7:9], values[2:4] = 0.0, -0.0, 0.0
+    values[2, 3, 7] = 1e-7  # the one that switches its units on
+    values = LAYOUTS[layout](values.to(dtype))
+    activation = of_module(nn.Tanh())
+    squares, nonzero, beyond, active = count_in_place(values, activation, dim, 1.0)
+    values = values.detach()
+    assert squares == pytest.approx(reference(values, 2.0) ** 2, rel=1e-6)
+    assert nonzero == int((values != 0).sum())
+    assert beyond == int((values.float().abs() > np.float32(activation.limit)).sum())
+    if dim == 0:
+        assert active is None
+    else:
+        on = (values != 0).movedim(dim, -1).reshape(-1, values.shape[dim]).any(dim=0)
+        assert [*active] == on.int().tolist()
+        assert sum(active) < len(active)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_saturation_around_a_center_is_that_of_torch_to_the_last_bit(dtype):
+    activation = of_module(nn.Sigmoid())
+    edges = torch.tensor([0.5 - activation.limit, 0.5 + activation.limit], dtype=dtype)
+    values = torch.cat([edges + k * torch.finfo(torch.float32).eps / 8 for k in range(-40, 41)])
+    counted = count_in_place(values, activation, 0, 1.0)
+    wanted = (values - activation.center).abs().float().numpy() > activation.limit
+    assert counted[2] == np.count_nonzero(wanted)
+    assert 0 < counted[2] < values.numel()
+
+
+def test_what_cannot_be_counted_is_left_to_torch():
+    plain = torch.ones(4, 6)
+    strange = [
+        plain[:, ::2], plain.to_sparse(), plain.long(), plain.to(torch.complex64), plain[:0],
+        plain * NAN, plain * 1e30, plain * 1e-30, nn.Parameter(plain),
+    ]  # fmt: skip
+    assert [count_in_place(values, None, 0, 1.0) for values in strange] == [None] * len(strange)
+    assert count_in_place(plain, None, -3, 1.0) is None  # it has no such dimension
+    assert count_in_place(plain.half(), of_module(nn.Sigmoid()), 0, 1.0) is None
+    assert count_in_place(plain * 0, None, -1, 1.0) == (0.0, 0, 0, bytes(6))
+
+
+def test_norm_of_one_tensor_is_that_of_many():
+    for dtype in RANGES:
+        values = torch.randn(3000).to(dtype)
+        assert norm_in_place(values) == read([values])[0]
+    assert norm_in_place(torch.ones(2, 4)[:, ::2]) is None
+    assert norm_in_place(torch.zeros(0)) == 0.0
+
+
+@pytest.mark.parametrize("arguments", [(torch.ones(2), -1), (torch.ones(2),), ("x", 1, 1)])
+def test_arguments_of_the_reader_are_checked(arguments):
+    with pytest.raises((TypeError, ValueError)):
+        native.compiled.norm(*arguments)
+    with pytest.raises((TypeError, ValueError)):
+        native.compiled.count(*arguments)

@@ -13,9 +13,10 @@ setup(
             "lightning_gradwatch.native._native",
             ["lightning_gradwatch/native/_native.c"],
             depends=[
-                f"lightning_gradwatch/native/{name}.h" for name in ("dlpack", "kernels", "tensors")
+                f"lightning_gradwatch/native/{name}.h"
+                for name in ("dlpack", "kernels", "tensors", "updates", "weights")
             ],
-            extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
+            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-fopenmp-simd"],
             optional=True,
         )
     ]

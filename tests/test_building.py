@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("__init__.py", "_native.c", "_native.pyi", "dlpack.h", "kernels.h", "tensors.h")
+SOURCES = (
+    "__init__.py", "_native.c", "_native.pyi", "dlpack.h", "kernels.h", "tensors.h", "updates.h",
+    "weights.h",
+)  # fmt: skip
 
 pytest.importorskip("setuptools")
 

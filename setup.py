@@ -14,9 +14,17 @@ setup(
             ["lightning_gradwatch/native/_native.c"],
             depends=[
                 f"lightning_gradwatch/native/{name}.h"
-                for name in ("dlpack", "kernels", "looks", "outputs", "tensors")
+                for name in (
+                    "dlpack",
+                    "kernels",
+                    "looks",
+                    "outputs",
+                    "tensors",
+                    "updates",
+                    "weights",
+                )
             ],
-            extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
+            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-fopenmp-simd"],
             optional=True,
         )
     ]

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEADERS = ("dlpack.h", "kernels.h", "looks.h", "outputs.h", "tensors.h")
+HEADERS = (
+    "dlpack.h", "kernels.h", "looks.h", "outputs.h", "tensors.h", "updates.h", "weights.h",
+)  # fmt: skip
 SOURCES = ("__init__.py", "_native.c", "_native.pyi", *HEADERS)
 
 pytest.importorskip("setuptools")

@@ -1,6 +1,6 @@
-"""The compiled reader of norms, if this installation has one.
+"""The compiled reader of norms and of weight changes, if this installation has one.
 
-`_native` is a few hundred lines of C that read every gradient in one call, where torch's operations
+`_native` is a few hundred lines of C that read every tensor in one call, where torch's operations
 cost a call or two for each. It is built when a C compiler is at hand, and needs a torch that offers
 DLPack's table of functions. Without either, `compiled` is None and everything is done with torch
 alone: more slowly, with the same results. `GRADWATCH_NATIVE=0` in the environment asks for that.
@@ -27,7 +27,7 @@ def _load() -> ModuleType | None:
     try:
         from lightning_gradwatch.native import _native
 
-        _native.bind(table, torch.Tensor)
+        _native.bind(table, torch.Tensor, torch.nn.Parameter)
         return _native if _understands(_native) else None
     except (ImportError, ValueError, TypeError, RuntimeError):
         return None

@@ -1,15 +1,17 @@
-/* Reads the norms of many gradients in one call, or scales them. Optional: see __init__.py.
+/* Reads the norms of many gradients in one call, scales them, or measures what a step did to the
+ * weights. Optional: see __init__.py.
  *
  * Whatever does not fit is left to the caller: its place is in the list that is returned.
  */
 #include "looks.h"
 #include "tensors.h"
+#include "updates.h"
 
 /* More than all counts of writes together, so that no two kinds of change cancel. */
 #define REPLACED (1LL << 32)
 #define MISSING (1LL << 47)
 
-static PyObject *name_grad, *name_version;
+static PyObject *name_version;
 
 /* Constants, so that each combination of p and type is compiled for itself. */
 #define OF_EACH_KIND(p)                                                                           \
@@ -147,7 +149,16 @@ static PyObject *versions(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"bind", bind, METH_VARARGS,
-     "bind(capsule, type): Use this DLPack table for tensors of exactly this type."},
+     "bind(capsule, type, parameter): Use this DLPack table for tensors of exactly this type,\n"
+     "and for parameters of exactly that one."},
+    {"compare_weights", compare_weights, METH_VARARGS,
+     "compare_weights(parameters, rows, copy, known, sums, keep): Write what a step did to each\n"
+     "weight in `rows` into `sums`, shape (6, rows); return those that were not measured. `keep`:\n"
+     "the gradients' directions are the known ones from now on."},
+    {"copy_weights", copy_weights, METH_VARARGS,
+     "copy_weights(parameters, columns, rows, exact, sketch): Copy the weights whose column is not\n"
+     "negative, in up to `exact` places; return the copy, how many `rows` were filled, and the\n"
+     "places of those that were not copied though they have elements."},
     {"count", count, METH_VARARGS,
      "count(tensor, center, edge, dim, limit): Square sum, how many elements are not zero, and how\n"
      "many farther than `edge` from `center`, and a byte for each unit along `dim` (0: for none):\n"

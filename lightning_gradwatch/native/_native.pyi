@@ -3,7 +3,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-def bind(capsule: Any, type: type, /) -> None: ...
+def bind(capsule: Any, type: type, parameter: type, /) -> None: ...
+def compare_weights(
+    parameters: tuple[Any, ...],
+    rows: npt.NDArray[np.void],
+    copy: bytearray,
+    known: npt.NDArray[np.uint8],
+    sums: npt.NDArray[np.float64],
+    keep: bool,
+    /,
+) -> list[int]: ...
+def copy_weights(
+    parameters: tuple[Any, ...],
+    columns: npt.NDArray[np.intp],
+    rows: npt.NDArray[np.void],
+    exact: int,
+    sketch: int,
+    /,
+) -> tuple[bytearray, int, list[int]]: ...
 def count(
     tensor: Any, center: float, edge: float, dim: int, limit: int, /
 ) -> tuple[float, int, int, bytes | None] | None: ...

@@ -212,6 +212,7 @@ INLINE void widen_f16(const uint16_t *x, size_t n, float *out) {
         float denormal = (float)(int32_t)h * 5.9604644775390625e-8f; /* 2^-24 */
         memcpy(&b, &denormal, sizeof b);
         b = h < 0x0400u ? b : h < 0x7c00u ? normal : infinite;
+        b |= (x[i] & 0x8000u) << 16;
         memcpy(out + i, &b, sizeof b);
     }
 }

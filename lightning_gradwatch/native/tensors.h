@@ -18,10 +18,14 @@
 #define PREFETCH(address) ((void)(address))
 #endif
 
+/* Work on more bytes than this lets other Python threads run meanwhile. */
+#define LET_OTHERS_RUN (1 << 20)
+
 enum { MOST_DIMENSIONS = 64 };
 
 static const DLPackExchangeAPI *api; /* set by `bind`; torch never frees it */
-static PyTypeObject *tensor_type;
+static PyTypeObject *tensor_type, *parameter_type;
+static PyObject *name_grad; /* set when the module is made */
 
 /* Memory that is as it should be. */
 typedef struct {
@@ -29,14 +33,15 @@ typedef struct {
     size_t numel;
     Py_ssize_t place; /* in the caller's tuple */
     enum kind kind;
+    int in_order; /* elements follow each other as their indices do */
 } Job;
 
 static PyObject *bind(PyObject *self, PyObject *args) {
     PyObject *capsule;
-    PyTypeObject *type;
+    PyTypeObject *type, *parameter;
     const DLPackExchangeAPIHeader *header;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OO!", &capsule, &PyType_Type, &type))
+    if (!PyArg_ParseTuple(args, "OO!O!", &capsule, &PyType_Type, &type, &PyType_Type, &parameter))
         return NULL;
     header = PyCapsule_GetPointer(capsule, DLPACK_CAPSULE);
     if (!header)
@@ -51,6 +56,8 @@ static PyObject *bind(PyObject *self, PyObject *args) {
     api = (const DLPackExchangeAPI *)header;
     Py_INCREF(type);
     Py_XSETREF(tensor_type, type);
+    Py_INCREF(parameter);
+    Py_XSETREF(parameter_type, parameter);
     Py_RETURN_NONE;
 }
 
@@ -89,21 +96,23 @@ static PyObject *describe(PyObject *self, PyObject *tensor) {
                          (int)t.dtype.lanes, (int)t.ndim, shape, strides);
 }
 
+/* Whether the elements follow each other in memory as their indices do, the last one fastest. */
+static int is_in_order(const DLTensor *t) {
+    int64_t expected = 1;
+    for (int i = t->ndim - 1; t->strides && i >= 0; i--) {
+        if (t->shape[i] == 1)
+            continue;
+        if (t->strides[i] != expected)
+            return 0;
+        expected *= t->shape[i];
+    }
+    return 1;
+}
+
 /* Whether the elements fill one piece of memory, each once, in whatever order of dimensions. */
 static int is_dense(const DLTensor *t) {
     int order[MOST_DIMENSIONS], n = 0;
     int64_t expected = 1;
-    if (!t->strides)
-        return 1;
-    for (int i = t->ndim - 1; i >= 0; i--) { /* C order, as most are */
-        if (t->shape[i] == 1)
-            continue;
-        if (t->strides[i] != expected)
-            break;
-        expected *= t->shape[i];
-        if (i == 0)
-            return 1;
-    }
     for (int i = 0; i < t->ndim; i++) { /* by stride, the shortest first */
         int j = n;
         if (t->shape[i] == 1)
@@ -122,13 +131,10 @@ static int is_dense(const DLTensor *t) {
     return 1;
 }
 
-/* Look a tensor over. Returns whether it can be read here, with `job` filled. */
-static int readable(PyObject *tensor, Py_ssize_t limit, Job *job) {
+/* Look a tensor of a known type over. Returns whether it can be read here, with `job` filled. */
+static int reachable(PyObject *tensor, Py_ssize_t limit, Job *job) {
     DLTensor t;
     size_t size, numel = 1;
-    /* A subclass (DTensor, FakeTensor, ...) may mean something else by its numbers. */
-    if (Py_TYPE(tensor) != tensor_type)
-        return 0;
     memset(&t, 0, sizeof t);
     if (api->describe(tensor, &t)) {
         PyErr_Clear(); /* sparse, quantised, without storage, inside a transform, ... */
@@ -156,11 +162,18 @@ static int readable(PyObject *tensor, Py_ssize_t limit, Job *job) {
         return 0;
     job->numel = numel;
     job->data = (char *)t.data + t.byte_offset;
+    job->in_order = is_in_order(&t);
     if (!numel)
         return 1;
     for (size_t at = 0; at < 512 && at < numel * size; at += 64)
         PREFETCH((const char *)job->data + at);
-    return t.data && (uintptr_t)job->data % size == 0 && is_dense(&t);
+    return t.data && (uintptr_t)job->data % size == 0 && (job->in_order || is_dense(&t));
+}
+
+/* The same for a gradient. A subclass (DTensor, FakeTensor, ...) may mean something else by its
+ * numbers. */
+static int readable(PyObject *tensor, Py_ssize_t limit, Job *job) {
+    return Py_TYPE(tensor) == tensor_type && reachable(tensor, limit, job);
 }
 
 /* What is to be done with the tensors that can be reached, and the places of the others. */

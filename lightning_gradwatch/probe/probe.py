@@ -20,7 +20,7 @@ from lightning_gradwatch.probe import scaler as amp
 from lightning_gradwatch.probe.collectives import Collectives
 from lightning_gradwatch.probe.flow import FlowProbe
 from lightning_gradwatch.probe.gate import BackwardGate
-from lightning_gradwatch.probe.gathered import NONE
+from lightning_gradwatch.probe.gathered import NONE, Gradients
 from lightning_gradwatch.probe.host import Host
 from lightning_gradwatch.probe.norms import NormReader
 from lightning_gradwatch.probe.order import ExecutionOrder
@@ -196,9 +196,10 @@ class Probe:
             step.may_change = True
             step.version = step.moving.version()
         if updates:
-            self._updates.before(
-                [m for m in step.moving if not (is_sharded(m[0]) or is_sharded(m[2]))]
-            )
+            moving: Gradients | list[tuple[nn.Parameter, int, Tensor]] = step.moving
+            if self.parameters.sharded(step.context.optimizer):
+                moving = [m for m in moving if not (is_sharded(m[0]) or is_sharded(m[2]))]
+            self._updates.before(moving)
 
     def after_step(self) -> OpenStep | None:
         """Measure what the step did; return it if no number of it is on the device only."""

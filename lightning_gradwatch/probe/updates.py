@@ -3,7 +3,7 @@
 Needs the weights of before. Parameters of up to `EXACT` elements are copied whole, larger ones at
 that many evenly spaced places, so that the copy stays small beside one gradient. Small parameters
 are copied, and measured, many at a time: on each of them alone the calls would cost far more than
-the numbers.
+the numbers. Where the compiled reader is there, it does all that it can reach in two calls.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors
 
 from lightning_gradwatch.probe import host
+from lightning_gradwatch.probe.gathered import Gradients, Held
+from lightning_gradwatch.probe.one_pass import Left, OnePass
 from lightning_gradwatch.sample import Floats, Update
 
 EXACT = 262_144
@@ -33,11 +35,13 @@ class _Group:
     Attributes:
         parameters: The parameters, all of one device and dtype.
         columns: Their columns.
+        sizes: How many elements each one had before the step.
         before: Their values before the step, flat.
     """
 
     parameters: list[nn.Parameter]
     columns: list[int]
+    sizes: list[int]
     before: Tensor
 
 
@@ -45,14 +49,25 @@ class UpdateMeter:
     """Copies weights before a step and compares after it."""
 
     def __init__(self) -> None:
+        self._one_pass = OnePass(EXACT, SKETCH)
         self._groups: list[_Group] = []
         self._directions: dict[tuple[int, ...], Tensor] = {}
 
-    def before(self, moving: Sequence[tuple[nn.Parameter, int, Tensor]]) -> None:
+    def before(self, moving: Gradients | Sequence[tuple[nn.Parameter, int, Tensor]]) -> None:
         """Copy what the coming step will move: `(parameter, column, gradient)`, watched ones."""
-        self._groups = []
+        self.forget()
+        if not moving:
+            return
+        held = moving.held if isinstance(moving, Gradients) else Held.of([m[:2] for m in moving])
+        left: Sequence[int] = range(len(held.parameters))
+        if host.is_at_hand(held.parameters[0].detach()):
+            left = self._one_pass.copy(held)
+        if left:
+            self._group([(held.parameters[i], int(held.columns[i])) for i in left])
+
+    def _group(self, pairs: Sequence[tuple[nn.Parameter, int]]) -> None:
         small: dict[tuple[torch.device, torch.dtype], list[tuple[nn.Parameter, int]]] = {}
-        for parameter, column, _ in moving:
+        for parameter, column in pairs:
             if column < 0 or not parameter.numel():
                 continue
             if parameter.numel() > SKETCH or parameter.is_complex():
@@ -70,10 +85,12 @@ class UpdateMeter:
         if members:
             parameters = [parameter for parameter, _ in members]
             columns = [column for _, column in members]
-            self._groups.append(_Group(parameters, columns, _values(parameters).clone()))
+            sizes = [parameter.numel() for parameter in parameters]
+            self._groups.append(_Group(parameters, columns, sizes, _values(parameters).clone()))
 
     def forget(self) -> None:
         """Drop the copies: the step was not made."""
+        self._one_pass.forget()
         self._groups = []
 
     def after(self, fine: Tensor | None = None) -> tuple[list[int], Tensor | None]:
@@ -84,17 +101,35 @@ class UpdateMeter:
                 is not what the next one is compared with. None: it was.
 
         The rows are: squared weight norm, squared change norm, minus gradient times change; and of
-        the sketches of this gradient and the one measured before: product, square, square, summed
-        in the column of a group's first parameter.
+        the sketches of this gradient and the one measured before: product, square, square, of
+        parameters measured together in the column of the first.
         """
-        if not self._groups:
-            return [], None
         columns = [column for group in self._groups for column in group.columns]
         rows = [self._measure(group, fine) for group in self._groups]
+        if self._one_pass:
+            those, sums, left = self._one_pass.compare(fine is None or bool(fine))
+            for one in left:
+                sums[:, one.place] = self._measure_left(one, fine)
+            columns += those
+            rows.append(torch.from_numpy(sums))
         self._groups = []
-        return columns, torch.cat([row.to(rows[0].device) for row in rows], dim=1)
+        if len(rows) == 1:
+            return columns, rows[0]
+        return columns, torch.cat([row.to(rows[0].device) for row in rows], dim=1) if rows else None
+
+    def _measure_left(self, left: Left, fine: Tensor | None) -> Floats:
+        """Measure what the one pass has left; its direction goes back to where that keeps it."""
+        key = (left.column,)
+        self._directions[key] = left.known.to(torch.float64)
+        group = _Group([left.parameter], [left.column], [left.numel], left.before)
+        sums: Floats = self._measure(group, fine).numpy()[:, 0]
+        left.known.copy_(self._directions.pop(key))
+        return sums
 
     def _measure(self, group: _Group, fine: Tensor | None) -> Tensor:
+        sizes = [parameter.numel() for parameter in group.parameters]
+        if sizes != group.sizes:
+            return self._measure_resized(group, fine)
         # float64: changes of 1e-25 have squares that float32 does not know.
         before = _wide(group.before)
         change = _wide(_values(group.parameters)).sub_(before)
@@ -107,11 +142,23 @@ class UpdateMeter:
             share = one.numel() * (2 if one.is_complex() else 1) / before.numel()
             own = (before.dot(before), change.dot(change), -gradient.dot(change))
             return torch.cat([torch.stack(own), turn]).mul_(share).unsqueeze(1)
-        sizes = [parameter.numel() for parameter in group.parameters]
         products = (before.square_(), change.square(), gradient.mul_(change).neg_())
         sums = torch.stack([_sums(product, sizes) for product in products])
         others = turn.new_zeros(3, len(sizes) - 1)
         return torch.cat([sums, torch.cat([turn.unsqueeze(1), others], dim=1)])
+
+    def _measure_resized(self, group: _Group, fine: Tensor | None) -> Tensor:
+        """Measure each one alone; one of another size than before has nothing to be compared."""
+        if len(group.sizes) == 1:
+            nothing = _wide(group.before.new_full((6, 1), float("nan")))
+            nothing[3:] = 0.0
+            return nothing
+        members = zip(
+            group.parameters, group.columns, group.sizes, group.before.split(group.sizes),
+            strict=True,
+        )  # fmt: skip
+        alone = [_Group([one], [column], [size], old) for one, column, size, old in members]
+        return torch.cat([self._measure(group, fine) for group in alone], dim=1)
 
     def _turn(
         self, columns: tuple[int, ...], gradient: Tensor, fine: Tensor | None

@@ -205,7 +205,7 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="one gradient for each"):
         native.compiled.versions((), grads)
     with pytest.raises(ValueError, match="PyCapsule"):
-        native.compiled.bind("no capsule", torch.Tensor)
+        native.compiled.bind("no capsule", torch.Tensor, nn.Parameter)
     assert read([torch.ones(4)]).tolist() == [2.0]  # still bound to torch's own
 
 

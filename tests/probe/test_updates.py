@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_gradwatch import native
 from lightning_gradwatch.probe import host
 from lightning_gradwatch.probe.updates import EXACT, SKETCH, UpdateMeter, assemble
 
 
-@pytest.fixture(autouse=True, params=["host", "device"])
+@pytest.fixture(autouse=True, params=["compiled", "host", "device"])
 def where(request, monkeypatch):
-    """Both ways to add up, on the same numbers."""
+    """Every way to add up, on the same numbers."""
+    if request.param != "compiled":
+        monkeypatch.setattr(native, "compiled", None)
     if request.param == "device":
         monkeypatch.setattr(host, "is_at_hand", lambda values: False)
 
@@ -68,7 +71,12 @@ def test_copy_is_bounded():
     big = nn.Parameter(torch.zeros(EXACT * 5 + 3))
     big.grad = torch.zeros_like(big)
     meter.before([(big, 0, big.grad)])
-    assert sum(copy.numel() for group in meter._groups for copy in [group.before]) <= EXACT
+    copied = sum(group.before.nbytes for group in meter._groups) + len(meter._one_pass._copy)
+    assert 0 < copied <= EXACT * big.itemsize
+    meter.forget()
+    assert not meter._groups
+    assert not meter._one_pass._copy
+    assert meter.after() == ([], None)
 
 
 def test_complex_and_sparse_gradients():
@@ -112,4 +120,20 @@ def test_the_sketch_of_a_large_gradient_is_bounded():
     p.grad = torch.randn(100, 4096)
     meter.before([(p, 0, p.grad)])
     meter.after()
-    assert sum(t.numel() for t in meter._directions.values()) <= SKETCH
+    kept = sum(t.nbytes for t in meter._directions.values()) + len(meter._one_pass._known)
+    assert 0 < kept <= SKETCH * 8
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_weight_of_another_size_has_nothing_to_be_compared_with(others):
+    meter = UpdateMeter()
+    p, *more = (nn.Parameter(torch.full((3,), 2.0)) for _ in range(1 + others))
+    for q in (p, *more):
+        q.grad = torch.ones(3)
+    meter.before([(q, i, q.grad) for i, q in enumerate((p, *more))])
+    p.grad = None
+    p.data = torch.ones(5)
+    columns, squares = meter.after()
+    update = assemble(0, 0, 1 + others, columns, squares.numpy().ravel(), 1.0)
+    assert np.isnan(update.weight_norm).tolist() == [True] + [False] * others
+    assert np.isnan(update.update_norm).tolist() == [True] + [False] * others

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+
+from lightning_gradwatch import GradWatch, native
+from lightning_gradwatch.together import Together
 
 
 @dataclass
@@ -108,6 +113,7 @@ class Lane:
         module: What it fits.
         turnstile: The same.
         total: Steps of the whole fit; one more is begun and not measured.
+        portable: Does without the compiled reader.
     """
 
     name: str
@@ -115,6 +121,7 @@ class Lane:
     module: pl.LightningModule
     turnstile: Turnstile
     total: int
+    portable: bool = False
     error: BaseException | None = None
     done: int = 0
     _thread: threading.Thread = field(init=False)
@@ -122,23 +129,40 @@ class Lane:
     def start(self) -> None:
         """Run up to the first step."""
         self._thread = threading.Thread(target=self._fit, name=self.name, daemon=True)
-        self._thread.start()
-        self.turnstile.back.acquire()
+        with self._reader():
+            self._thread.start()
+            self.turnstile.back.acquire()
         self._check()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradWatch):
+                _stop_with_the_others(callback)
 
     def turn(self, steps: int) -> None:
         """Make so many steps, or as many as are left."""
         steps = min(steps, self.total - self.done)
         if steps > 0:
             self.done += steps
-            self.turnstile.turn(steps)
+            with self._reader():
+                self.turnstile.turn(steps)
             self._check()
 
     def finish(self) -> None:
         """Make the last step, which is not measured, and end the fit."""
-        self.turnstile.go.release()
-        self._thread.join()
+        with self._reader():
+            self.turnstile.go.release()
+            self._thread.join()
         self._check()
+
+    @contextmanager
+    def _reader(self) -> Iterator[None]:
+        """Take the compiled reader away while this lane moves, if it is to do without."""
+        compiled = native.compiled
+        if self.portable:
+            native.compiled = None
+        try:
+            yield
+        finally:
+            native.compiled = compiled
 
     def _fit(self) -> None:
         try:
@@ -152,3 +176,15 @@ class Lane:
     def _check(self) -> None:
         if self.error is not None:
             raise RuntimeError(f"{self.name} failed") from self.error
+
+
+def _stop_with_the_others(watch: GradWatch) -> None:
+    """Let the clock of a running GradWatch stand while other lanes move.
+
+    It judges steps together as long as none waits for half a second; otherwise each first step of
+    a turn would come after such a wait.
+    """
+    later = watch._engine._later
+    if isinstance(later, Together):
+        later._clock = time.thread_time
+        later._since = 0.0

@@ -70,7 +70,8 @@ def lane(model: str, variant: Variant, window: int, place: str) -> Lane:
         **variant.trainer,
     )  # fmt: skip
     module = variant.task(network, spec.lr)
-    return Lane(variant.name, trainer, module, turnstile, WARM_UP + window)
+    total = WARM_UP + window
+    return Lane(variant.name, trainer, module, turnstile, total, variant.portable)
 
 
 def groups(model: str, variants: Sequence[Variant]) -> list[list[Variant]]:

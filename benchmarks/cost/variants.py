@@ -11,13 +11,14 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import nn
 
 from benchmarks.cost import peers
-from benchmarks.cost.inside import Bound
+from benchmarks.cost.inside import Bound, Idle, Reads
 from benchmarks.cost.training import Task
 from lightning_gradwatch import GradWatch
 from lightning_gradwatch.actions import ClipGradNorm
 from lightning_gradwatch.reporters import LoggersReporter, RecordingReporter
 
-#: Steps of every training before the measured window: GradWatch looks closely at the first ten.
+#: Steps of every training before the measured window: GradWatch looks closely at the first ten, and
+#: judges up to sixteen in a row.
 WARM_UP = 30
 
 
@@ -34,6 +35,7 @@ class Variant:
         watch_every: W&B's `log_freq`; 0 has no W&B.
         period: Steps after which its cost repeats, where that is longer than the window.
         timed: Time our hooks from inside.
+        portable: Do without the compiled reader.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Variant:
     watch_every: int = 0
     period: int = 1
     timed: bool = False
+    portable: bool = False
 
     def logger(self, place: str) -> Any:
         """Return the logger of a run."""
@@ -85,6 +88,7 @@ def _within(budget: float) -> list[Any]:
 
 PLAIN, AGAIN, BOUND = "plain", "plain (again)", "the bound"
 WHOLE, NORMS = "GradWatch()", "norms only"
+PORTABLE = "without the compiled reader"
 WHOLE_INSIDE, NORMS_INSIDE = "GradWatch(), from inside", "norms only, from inside"
 
 #: A norm that every gradient is far above, and one that none reaches.
@@ -99,8 +103,14 @@ VARIANTS: dict[str, Variant] = {
         Variant("GradWatch(every_n_steps=10)", "ours", lambda: [GradWatch(every_n_steps=10)]),
         # It has decided by the end of the warm-up; a window may show none of its rare samples.
         Variant("GradWatch(budget=0.01)", "ours", lambda: _within(0.01)),
+        Variant(f"{WHOLE}, {PORTABLE}", "ours", lambda: [GradWatch()], portable=True),
+        Variant(
+            f"GradWatch(budget=0.01), {PORTABLE}", "ours", lambda: _within(0.01), portable=True
+        ),
         Variant("GradWatch(ClipGradNorm), never needed", "ours", _clipping(_WIDE)),
         Variant("GradWatch(ClipGradNorm), at every step", "ours", _clipping(_TIGHT)),
+        Variant("a callback that does nothing", "parts", lambda: [Idle()]),
+        Variant("reads every norm, and nothing else", "parts", lambda: [Reads()]),
         Variant(NORMS, "parts", _only()),
         Variant("norms + detectors", "parts", _only(detectors=None)),
         Variant(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def about(module: str, arguments: Sequence[str], measured: str, loads: Sequence[
         loads: `load()` before and, now and then, while it ran. This benchmark itself is 1 of it.
     """
     busy = max(loads, default=0.0)
-    command = " ".join(["python -m", module, *arguments])
+    command = f"python -m {shlex.join([module, *arguments])}"
     lightning = version("pytorch_lightning")
     text = (
         f"`{command}` at {measured}, {date.today()}: {processor()}, {os.cpu_count()} cores, "

@@ -248,7 +248,7 @@ def main() -> None:
                 f"Medians of {', '.join(f'{n} ({MODELS[m].title})' for m, n in rounds.items())} "
                 "calls, each after a backward pass of its own, in random order. The bound is one "
                 "read of as many bytes from one buffer, plus the walk from each parameter to its "
-                "gradient's memory in C++; each is measured by itself, so that doing both in one go may "
+                "gradient's memory in C++; each is measured by itself, so that both in one go may "
                 "take less. `get_total_norm` and `clip_grad_norm_` yield one number "
                 "for all parameters, the others one for each. Watch and clip is all that the probe "
                 "does on a step, with the multiplication where there is something to clip, and the "

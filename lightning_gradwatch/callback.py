@@ -56,7 +56,7 @@ def _protected(method: Method) -> Method:
     @functools.wraps(method)
     def hook(self: GradWatch, *args: Any, **kwargs: Any) -> Any:
         engine = self._engine
-        if engine.pace is not None:
+        if engine.pace is not None:  # an empty `with` in its place would cost every hook
             with engine.pace:
                 return engine.guard.call("GradWatch", method, self, *args, default=None, **kwargs)
         return engine.guard.call("GradWatch", method, self, *args, default=None, **kwargs)

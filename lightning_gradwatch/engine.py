@@ -373,6 +373,7 @@ class Engine:
         probe = self._probe
         if probe is not None and self.guard.works(probe):
             self.guard.call(probe, lambda: self._bring(probe.flush()), default=None)
+        if probe is not None:  # what was done is told even if the probe has failed since
             self._hear(wait=True, may_replay=may_replay)
 
     def log(self) -> None:

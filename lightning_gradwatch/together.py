@@ -8,11 +8,12 @@ the verdict (clipping does not), steps wait for each other instead.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_gradwatch.at_once import Row, decide, name_culprit
 from lightning_gradwatch.brief import Brief
@@ -79,7 +80,7 @@ class Together:
 
     def bring(self, step: OpenStep) -> None:
         """Take in what a step has left behind, in its turn."""
-        self.ring.send(step.tensors, lambda late: self._row.judge.complete(step.finish(late)))
+        self._send(step.tensors, lambda late: self._row.judge.complete(step.finish(late)))
 
     def hear(self, wait: bool = False, may_replay: bool = False) -> None:
         """Judge the steps that wait, if it is time.
@@ -91,7 +92,7 @@ class Together:
         if not wait and self._waiting < STEPS and self._clock() - self._since < SECONDS:
             return
         with torch.no_grad():
-            self._row.guard.call(self._row.probe, self.ring.drain, default=None)
+            self._row.guard.call("judging", self.ring.drain, default=None)
         self._waiting, self._since = 0, self._clock()
 
     def salvage(self) -> None:
@@ -102,12 +103,17 @@ class Together:
             self.bring(step)
         self.hear(wait=True)
 
+    def _send(self, tensors: Sequence[Tensor], then: Callable[[list[Floats]], None]) -> None:
+        """Let what the probe measured wait; should it fail, what actions did is still told."""
+        guard, probe = self._row.guard, self._row.probe
+        self.ring.send(tensors, lambda late: guard.call(probe, then, late, default=None))
+
     def _let_wait(
         self, taken: Taken, raw: Floats, fetched: list[Floats], recorded: bool
     ) -> Sample | Brief | None:
         """Let a step wait for its verdict; return what actions see of it."""
         make = cache(partial(taken.make, raw, fetched))
-        self.ring.send((), lambda _: self._judge(taken, make(), recorded))
+        self._send((), lambda _: self._judge(taken, make(), recorded))
         if not taken.is_ordinary(raw, fetched):
             self.hear(wait=True)
             return make()[0]

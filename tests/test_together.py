@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn, optim
 
-from lightning_gradwatch import GradientWatcher, together
+from lightning_gradwatch import GradientWatcher, GradWatchWarning, together
 from lightning_gradwatch.actions import ClipGradNorm, ClipGradValue, SkipStep
 from lightning_gradwatch.engine import Engine
+from lightning_gradwatch.probe.taken import Taken
 from lightning_gradwatch.together import Together
 from tests.ring.runs import Net, assert_same, losses, run
 
@@ -181,3 +182,16 @@ def test_actions_are_not_kept_waiting():
     watcher, _ = watched(Net(), actions=[SkipStep()])
     with watcher:
         assert watcher._engine._later is None
+
+
+def test_what_was_done_is_told_even_if_the_probe_fails_afterwards(monkeypatch):
+    net = Net()
+    watcher, optimizer = watched(net, actions=[ClipGradNorm(0.05)])
+    make = Taken.make
+    monkeypatch.setattr(
+        Taken, "make", lambda taken, *a: 1 / 0 if taken.step.context.step == 3 else make(taken, *a)
+    )
+    engine = watcher._engine
+    with pytest.warns(GradWatchWarning, match="ZeroDivisionError"), watcher:
+        train(net, watcher, optimizer, 6)
+    assert [record.step for record in engine.records] == list(range(6))

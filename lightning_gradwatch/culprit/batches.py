@@ -95,7 +95,7 @@ class Window:
         """Let go of the batches."""
         if not self.kept:
             return
-        before = {k: v for k, v in self.kept[-1].states.items() if k not in self._drawn}
+        before = {k: v for k, v in self.kept[0].states.items() if k not in self._drawn}
         if before:
             now = random_states(before)
             self._drawn |= {name for name in before if not _equal(before[name], now[name])}

@@ -52,3 +52,18 @@ def test_the_others_are_not_kept_for_it() -> None:
 @both
 def test_they_are_kept_always_where_batches_are_saved(name: str) -> None:
     assert all(kept_states(Window(whole=True), 30, name))
+
+
+def test_a_draw_in_any_micro_batch_is_seen():
+    window = Window()
+    for step in range(2):
+        window.add(torch.ones(1), step)
+        if step == 0:
+            torch.rand(1)
+    window.forget()
+    for step in range(LOOKS):
+        window.add(torch.ones(1), step)
+        assert "torch" in window.kept[-1].states
+        window.forget()
+    window.add(torch.ones(1), 0)
+    assert set(window.kept[-1].states) == {"torch"}
